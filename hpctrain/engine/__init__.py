@@ -1,0 +1,1 @@
+"""DeepSpeed engines behind one protocol."""

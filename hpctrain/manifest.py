@@ -1,0 +1,214 @@
+"""Stage directories: everything is written aside, the manifest last, and the whole is renamed into place.
+
+A directory is a finished stage if and only if it holds `manifest.json`. The manifest carries the size and
+XXH3-128 checksum of every other file, so corruption is found before anything is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import xxhash
+from pydantic import ValidationError
+
+from hpctrain.config import Section, fingerprint
+from hpctrain.errors import DataError, HpctrainError
+
+MANIFEST_NAME = "manifest.json"
+_BLOCK_BYTES = 1 << 22
+
+
+class FileRecord(Section):
+    """What the manifest knows of one file."""
+
+    bytes: int
+    """Size in bytes."""
+    xxh3_128: str
+    """Hex digest of the content."""
+
+
+class Manifest(Section):
+    """The commit record of a stage directory."""
+
+    kind: str
+    """What the directory holds: corpus, tokenizer, shards, checkpoint, export."""
+    format_version: int
+    """Version of the directory's layout; a reader refuses a newer one."""
+    inputs: dict[str, str]
+    """Fingerprints of everything this stage was made from, by name."""
+    counts: dict[str, Any]
+    """Numbers a reader wants without opening the files."""
+    files: dict[str, FileRecord]
+    """Every file of the stage by its path relative to the directory."""
+    details: dict[str, Any] = {}
+    """Whatever else the stage records; not part of the fingerprint."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Identity of the stage's content: equal for equal bytes, whenever and wherever it was built."""
+        return fingerprint({"kind": self.kind, "files": {n: f.model_dump() for n, f in self.files.items()}})
+
+
+class StageWriter:
+    """Where a stage writes its files before they are published; see `write_stage`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.inputs: dict[str, str] = {}
+        self.counts: dict[str, Any] = {}
+        self.details: dict[str, Any] = {}
+
+    def path(self, name: str) -> Path:
+        """Where to write the file `name` (relative, may contain folders)."""
+        path = self.directory / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write a small JSON file of the stage."""
+        self.path(name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def write_stage(final: Path, kind: str, format_version: int) -> Iterator[StageWriter]:
+    """Write a stage aside and publish it whole when the block ends without an error.
+
+    Files go to `.<name>.partial` beside `final`; what a killed run left there is discarded. A published
+    directory is never overwritten: the caller decides beforehand whether it is still good.
+    """
+    if (final / MANIFEST_NAME).exists():
+        raise DataError(f"{final}: already holds a finished {kind}; remove it or choose another directory")
+    partial = final.parent / f".{final.name}.partial"
+    with disk_errors(partial):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        writer = StageWriter(partial)
+        yield writer
+        commit(partial, kind, format_version, writer.inputs, writer.counts, writer.details)
+        if final.exists():
+            final.rmdir()  # an empty directory that the user made; rename needs it gone
+        partial.rename(final)
+        sync_directory(final.parent)
+
+
+def commit(
+    directory: Path,
+    kind: str,
+    format_version: int,
+    inputs: Mapping[str, str],
+    counts: Mapping[str, Any],
+    details: Mapping[str, Any],
+    files: Mapping[str, FileRecord] | None = None,
+) -> Manifest:
+    """Flush every file of `directory` to disk and write its manifest, last and atomically.
+
+    `files` may be given where the writers already flushed and hashed their own.
+    """
+    if files is None:
+        names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
+        files = {name: seal_file(directory / name) for name in names if name != MANIFEST_NAME}
+    manifest = Manifest(
+        kind=kind, format_version=format_version, inputs=dict(inputs), counts=dict(counts),
+        files=dict(files), details=dict(details),
+    )  # fmt: skip
+    write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+    return manifest
+
+
+def seal_file(path: Path) -> FileRecord:
+    """Flush a written file to disk and return its size and checksum."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+    return FileRecord(bytes=path.stat().st_size, xxh3_128=checksum(path))
+
+
+def checksum(path: Path, on_bytes: Callable[[int], None] | None = None) -> str:
+    """XXH3-128 of a file's content, read in blocks; `on_bytes` hears of each block for progress."""
+    digest = xxhash.xxh3_128()
+    with path.open("rb") as stream:
+        while block := stream.read(_BLOCK_BYTES):
+            digest.update(block)
+            if on_bytes:
+                on_bytes(len(block))
+    return str(digest.hexdigest())
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Replace a small text file so that a reader sees the old content or the new, never a part."""
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(path)
+    sync_directory(path.parent)
+
+
+def sync_directory(directory: Path) -> None:
+    """Flush a directory's entries, so that a rename survives a power loss."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def read_manifest(
+    directory: Path, kind: str, format_version: int, error: type[HpctrainError] = DataError
+) -> Manifest:
+    """Read and check the manifest of a finished stage; raises `error` that says what to do."""
+    path = directory / MANIFEST_NAME
+    if not path.is_file():
+        state = "is not finished" if directory.is_dir() else "does not exist"
+        raise error(f"{directory}: this {kind} {state} (no {MANIFEST_NAME}); build it first")
+    try:
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+    except (ValidationError, UnicodeDecodeError) as reason:
+        raise error(f"{path}: not a readable manifest: {str(reason).splitlines()[0]}") from None
+    if manifest.kind != kind:
+        raise error(f"{directory}: holds a {manifest.kind}, expected a {kind}")
+    if manifest.format_version > format_version:
+        raise error(
+            f"{directory}: written in {kind} format {manifest.format_version}, newer than the "
+            f"{format_version} that this hpctrain reads; use a newer hpctrain"
+        )
+    return manifest
+
+
+def is_finished(directory: Path) -> bool:
+    """True if the directory is a published stage."""
+    return (directory / MANIFEST_NAME).is_file()
+
+
+def find_damage(
+    directory: Path,
+    manifest: Manifest,
+    names: list[str] | None = None,
+    on_bytes: Callable[[int], None] | None = None,
+) -> list[str]:
+    """Compare files with the manifest: size first, then checksum. One line for each file that differs."""
+    damage = []
+    for name in sorted(manifest.files) if names is None else names:
+        record, path = manifest.files[name], directory / name
+        if not path.is_file():
+            damage.append(f"{path}: missing")
+        elif path.stat().st_size != record.bytes:
+            damage.append(f"{path}: {path.stat().st_size} bytes, the manifest says {record.bytes}")
+        elif checksum(path, on_bytes) != record.xxh3_128:
+            damage.append(f"{path}: checksum differs from the manifest's")
+    return damage
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn "no space left" and its kin into one clear DataError that names the place."""
+    try:
+        yield
+    except OSError as reason:
+        raise DataError(f"{reason.filename or path}: {reason.strerror or reason}") from reason

@@ -1,0 +1,1 @@
+"""The decoder as one ordered list of layers."""

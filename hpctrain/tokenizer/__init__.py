@@ -1,0 +1,1 @@
+"""Documents to tokens and back, byte for byte."""
