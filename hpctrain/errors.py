@@ -9,6 +9,8 @@ class HpctrainError(Exception):
     """Base of every error that is reported to the user as one clear message, without a traceback."""
 
     exit_code = 1
+    everywhere = False
+    """Whether every rank raises this same error, so that one of them reporting it is enough."""
 
 
 class ConfigError(HpctrainError):

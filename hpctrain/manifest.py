@@ -48,6 +48,12 @@ class Manifest(Section):
     """Every file of the stage by its path relative to the directory."""
     details: dict[str, Any] = {}
     """Whatever else the stage records; not part of the fingerprint."""
+    seal: str = ""
+    """Hash of everything above, so that a damaged manifest is not believed."""
+
+    def expected_seal(self) -> str:
+        """What `seal` must be."""
+        return fingerprint(self.model_dump(mode="json", exclude={"seal"}))
 
     @property
     def fingerprint(self) -> str:
@@ -117,6 +123,7 @@ def commit(
         kind=kind, format_version=format_version, inputs=dict(inputs), counts=dict(counts),
         files=dict(files), details=dict(details),
     )  # fmt: skip
+    manifest = manifest.model_copy(update={"seal": manifest.expected_seal()})
     write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return manifest
 
@@ -171,6 +178,8 @@ def read_manifest(
         manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except (ValidationError, UnicodeDecodeError) as reason:
         raise error(f"{path}: not a readable manifest: {str(reason).splitlines()[0]}") from None
+    if manifest.seal != manifest.expected_seal():
+        raise error(f"{path}: damaged (its content does not match its seal)")
     if manifest.kind != kind:
         raise error(f"{directory}: holds a {manifest.kind}, expected a {kind}")
     if manifest.format_version > format_version:
@@ -184,6 +193,25 @@ def read_manifest(
 def is_finished(directory: Path) -> bool:
     """True if the directory is a published stage."""
     return (directory / MANIFEST_NAME).is_file()
+
+
+def find_finished(
+    directory: Path, kind: str, format_version: int, inputs: Mapping[str, str]
+) -> Manifest | None:
+    """The manifest of a stage that is already there and was made from `inputs`; None if there is none.
+
+    Raises DataError if the directory holds a finished stage that was made from something else.
+    """
+    if not is_finished(directory):
+        return None
+    manifest = read_manifest(directory, kind, format_version)
+    changed = sorted(n for n in {*inputs, *manifest.inputs} if inputs.get(n) != manifest.inputs.get(n))
+    if changed:
+        raise DataError(
+            f"{directory}: holds a {kind} made from another {' and '.join(changed)}; "
+            "remove it or choose another directory"
+        )
+    return manifest
 
 
 def find_damage(

@@ -1,0 +1,160 @@
+"""Find the newest whole checkpoint, verify it, and read what this rank owns of it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from hpctrain.checkpoint.fragments import (
+    STATE_KINDS,
+    optimizer_state,
+    owned_fragments,
+    publish_master_weights,
+)
+from hpctrain.checkpoint.save import CHECKPOINT_FORMAT, CHECKPOINT_KIND, RunState, fragment_key
+from hpctrain.engine.base import Engine
+from hpctrain.errors import CheckpointError, DataError
+from hpctrain.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest
+from hpctrain.parallel.process import ALONE, Gang
+from hpctrain.progress import say
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A checkpoint whose files all agree with its manifest."""
+
+    directory: Path
+    manifest: Manifest
+
+    @property
+    def state(self) -> RunState:
+        """Where the run stood."""
+        return RunState(**{name: self.manifest.counts[name] for name in RunState.model_fields})
+
+
+def checkpoint_directories(directory: Path) -> list[Path]:
+    """The committed checkpoints of a run, newest first."""
+    if not directory.is_dir():
+        return []
+    found = [path for path in directory.glob("step-*") if (path / MANIFEST_NAME).is_file()]
+    return sorted(found, reverse=True)
+
+
+def examine(directory: Path, gang: Gang = ALONE) -> tuple[Manifest | None, list[str]]:
+    """A checkpoint's manifest and what is damaged about it; no tensor is parsed before its checksum is."""
+    try:
+        manifest = read_manifest(directory, CHECKPOINT_KIND, CHECKPOINT_FORMAT, CheckpointError)
+    except CheckpointError as reason:
+        return None, [str(reason)]
+    mine = sorted(manifest.files)[gang.rank :: gang.size]
+    return manifest, gang.concatenate(find_damage(directory, manifest, mine))
+
+
+def newest_whole(directory: Path, may_start_anew: bool, gang: Gang = ALONE) -> Whole | None:
+    """The newest checkpoint whose checksums hold; None if the run never saved one.
+
+    The ranks of `gang` share the reading; a collective call where they are several. Says why each newer one
+    was passed over. Raises CheckpointError if there are some and none is whole.
+    """
+    damage: list[str] = []
+    for candidate in checkpoint_directories(directory):
+        manifest, found = examine(candidate, gang)
+        if manifest is not None and not found:
+            if damage and gang.rank == 0:
+                say(f"warning: going back to {candidate.name}, because newer checkpoints are damaged:")
+                for line in damage:
+                    say(f"  {line}")
+            return Whole(candidate, manifest)
+        damage += found
+    if damage and not may_start_anew:
+        raise CheckpointError(
+            f"{directory}: no checkpoint is whole; set checkpoint.start_anew=true to begin at step 0\n"
+            + "\n".join(damage)
+        )
+    return None
+
+
+def check_identity(whole: Whole, identity: Mapping[str, str]) -> None:
+    """Refuse to go on with other data or another model. Raises DataError with every difference."""
+    saved = whole.manifest.inputs
+    differing = [name for name in identity if saved.get(name) != identity[name]]
+    if differing:
+        raise DataError(
+            f"{whole.directory}: the run began with other inputs; use another run.dir or restore them\n"
+            + "\n".join(f"{name}: began with {saved.get(name)}, now {identity[name]}" for name in differing)
+        )
+
+
+def restore(engine: Engine, whole: Whole) -> None:
+    """Load this rank's fragments, whatever layout wrote them, and the optimizer's counters; collective."""
+    with FragmentFiles(whole) as files, torch.no_grad():
+        for fragment in owned_fragments(engine):
+            state = optimizer_state(engine, fragment.flat)
+            state["step"].fill_(whole.state.step)
+            for kind in STATE_KINDS:
+                files.read_into(fragment.view(state, kind), fragment.parameter, kind, fragment.start)
+    publish_master_weights(engine, whole.state.step, whole.state.samples)
+
+
+def full_weights(whole: Whole) -> Iterator[tuple[str, torch.Tensor]]:
+    """Each parameter's fp32 weight in its whole shape, one at a time."""
+    with FragmentFiles(whole) as files:
+        for name, shape in whole.manifest.details["shapes"].items():
+            flat = torch.empty(torch.Size(shape).numel(), dtype=torch.float32)
+            files.read_into(flat, name, "weight", 0)
+            yield name, flat.view(shape)
+
+
+class FragmentFiles:
+    """The fragment files of a checkpoint, opened as they are needed and read by range."""
+
+    def __init__(self, whole: Whole) -> None:
+        self.directory = whole.directory
+        self.pieces: dict[tuple[str, str], list[tuple[int, int, str]]] = defaultdict(list)
+        self.stack = ExitStack()
+        self.open: dict[str, Any] = {}
+        for name in sorted(whole.manifest.files):
+            for key in self._file(name).keys():  # noqa: SIM118 - not a dict
+                parameter, kind, start, stop = key.split("|")
+                self.pieces[parameter, kind].append((int(start), int(stop), name))
+
+    def __enter__(self) -> FragmentFiles:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stack.close()
+
+    def read_into(self, target: torch.Tensor, parameter: str, kind: str, start: int) -> None:
+        """Fill a 1-D tensor with the range of a parameter's state that begins at `start`."""
+        stop = start + target.numel()
+        filled = 0
+        for begin, end, name in self.pieces[parameter, kind]:
+            low, high = max(start, begin), min(stop, end)
+            if low < high:
+                piece = self._file(name).get_slice(fragment_key(parameter, kind, begin, end))
+                target[low - start : high - start].copy_(piece[low - begin : high - begin])
+                filled += high - low
+        if filled != target.numel():
+            raise CheckpointError(
+                f"{self.directory}: holds {filled} of {target.numel()} elements of {parameter} ({kind}); "
+                "it was written for another model"
+            )
+
+    def _file(self, name: str) -> Any:
+        if name not in self.open:
+            try:
+                self.open[name] = self.stack.enter_context(
+                    safe_open(self.directory / name, "pt", device="cpu")
+                )
+            except (SafetensorError, OSError) as reason:
+                raise CheckpointError(
+                    f"{self.directory / name}: not a readable fragment file: {reason}"
+                ) from None
+        return self.open[name]

@@ -1,0 +1,118 @@
+"""Commands about runs: train, report, checkpoint."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hpctrain.errors import CheckpointError, ConfigError
+
+checkpoint = typer.Typer(help="List, show and verify the checkpoints of a run.", no_args_is_help=True)
+
+ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value ...]")]
+RunDirectory = Annotated[Path, typer.Argument(metavar="RUN", help="Run directory.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def train(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    ranks: Annotated[int | None, typer.Option(help="Start this many ranks on this machine.", min=1)] = None,
+) -> None:
+    """Pretrain; goes on from the newest whole checkpoint in run.dir.
+
+    Under srun, mpiexec or torchrun each process finds its rank by itself.
+    """
+    from hpctrain.config import load_config
+    from hpctrain.parallel.process import discover_world, is_placed
+
+    if ranks is not None and is_placed(os.environ):
+        raise ConfigError("--ranks: a launcher has already placed this process; leave --ranks out under it")
+    if ranks is not None:
+        sys.exit(_start_ranks(config, overrides or [], ranks))
+    from hpctrain.train.config import RunConfig
+
+    world = discover_world(os.environ)
+    try:
+        record = load_config(config, overrides or [], RunConfig)
+    except ConfigError as error:
+        error.everywhere = True
+        raise
+    from hpctrain.train.run import train as run
+
+    run(record, world)
+
+
+def _start_ranks(config: Path, overrides: list[str], ranks: int) -> int:
+    """Check the config once, then run this same command in every rank."""
+    from hpctrain.config import load_config
+    from hpctrain.launch.local import run_ranks
+    from hpctrain.shards.reader import read_shards_manifest
+    from hpctrain.train.config import RunConfig, check_layout
+
+    record = load_config(config, overrides, RunConfig)
+    check_layout(record, ranks)
+    read_shards_manifest(record.data.shards)
+    command = [sys.executable, "-m", "hpctrain", "train", str(config), *overrides]
+    return run_ranks(command, ranks)
+
+
+def report(
+    run: RunDirectory,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write one self-contained HTML page, and a PNG.")
+    ] = None,
+) -> None:
+    """What a run did, on one screen; with --html as a page with pictures."""
+    from hpctrain.report.page import write_page
+    from hpctrain.report.summary import print_summary
+
+    if html is not None:
+        write_page(run, html)
+    print_summary(run)
+
+
+@checkpoint.command("list")
+def checkpoint_list(run: RunDirectory, as_json: AsJson = False) -> None:
+    """The committed checkpoints of a run, newest first."""
+    from hpctrain.checkpoint.inspect import summarize
+    from hpctrain.checkpoint.restore import checkpoint_directories
+    from hpctrain.cli.tables import show
+
+    rows = [summarize(path) for path in checkpoint_directories(run / "checkpoints")]
+    show(rows, f"Checkpoints of {run}", as_json)
+
+
+@checkpoint.command("show")
+def checkpoint_show(run: RunDirectory, step: int | None = None, as_json: AsJson = False) -> None:
+    """The tensors of a checkpoint: the newest, or that of --step."""
+    from hpctrain.checkpoint.inspect import choose, tensors
+    from hpctrain.cli.tables import show
+
+    directory = choose(run / "checkpoints", step)
+    show(tensors(directory), f"Tensors of {directory}", as_json)
+
+
+@checkpoint.command("verify")
+def checkpoint_verify(run: RunDirectory, as_json: AsJson = False) -> None:
+    """Compare every file of every checkpoint with its manifest; exit code 4 if one is damaged."""
+    from hpctrain.checkpoint.inspect import verdicts
+    from hpctrain.cli.tables import show
+
+    rows = verdicts(run / "checkpoints")
+    show(rows, f"Checkpoints of {run}", as_json)
+    damaged = [row["checkpoint"] for row in rows if row["verdict"] != "whole"]
+    if damaged:
+        raise CheckpointError(f"{run}: damaged: {', '.join(damaged)}")
+
+
+def is_first_rank() -> bool:
+    """Whether this process speaks for all ranks."""
+    from hpctrain.parallel.process import rank_of
+
+    return rank_of(os.environ) == 0

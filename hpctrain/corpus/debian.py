@@ -1,0 +1,167 @@
+"""Source packages of a Debian-like distribution, from the archives that this machine is configured for.
+
+No root and no change to the machine: the `deb-src` entries are derived from its own `deb` entries into a
+private APT directory beside the downloads.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from hpctrain.corpus.archives import ArchiveSource, Limits
+from hpctrain.errors import DataError
+from hpctrain.progress import say
+
+_APT_TIMEOUT_SECONDS = 900
+_LIST_LIFE_SECONDS = 3600
+_ONE_LINE = re.compile(r"^deb(?:-src)?\s+(?:\[([^\]]*)\]\s+)?(\S+)\s+(\S+)\s*(.*)$")
+_OPTION_FIELDS = {"signed-by": "Signed-By", "trusted": "Trusted"}
+_KEPT_FIELDS = ("uris", "suites", "components", "signed-by", "trusted")
+
+
+def open_debian(
+    packages: Sequence[str],
+    cache: Path,
+    limits: Limits,
+    skip_missing: bool,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> ArchiveSource:
+    """The upstream archives of source packages: those in `cache`, the others downloaded into it.
+
+    With `skip_missing` the source goes on without packages that cannot be had and names them; otherwise it
+    raises DataError.
+    """
+    absent = [name for name in packages if find_upstream_archive(cache, name) is None]
+    reasons = _download(absent, cache) if absent else {}
+    found = {name: archive for name in packages if (archive := find_upstream_archive(cache, name))}
+    missing = {
+        name: reasons.get(name, "no archive of that name came") for name in packages if name not in found
+    }
+    if missing and not skip_missing:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in missing.items())
+        raise DataError(
+            f"Debian sources that cannot be had: {listed}; put them into {cache} or set missing: skip"
+        )
+    for name, reason in missing.items():
+        say(f"Debian source {name} is left out: {reason}")
+    return ArchiveSource(list(found.values()), limits, include, exclude, missing)
+
+
+def find_upstream_archive(cache: Path, name: str) -> Path | None:
+    """The newest upstream archive of a source package in a directory, or None."""
+    pattern = re.compile(rf"{re.escape(name)}_[^_]+?(?:\.orig)?\.tar\.(?:gz|xz|bz2|zst)")
+    archives = [path for path in cache.glob(f"{name}_*") if pattern.fullmatch(path.name)]
+    upstream = [path for path in archives if ".orig." in path.name]
+    native = [path for path in archives if ".orig" not in path.name and ".debian." not in path.name]
+    return max(upstream or native, key=_version_key, default=None)
+
+
+def _version_key(path: Path) -> list[tuple[int, str]]:
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
+
+
+def _download(names: Sequence[str], cache: Path) -> dict[str, str]:
+    """Fetch what can be fetched; returns the reasons for the rest."""
+    if (apt := shutil.which("apt-get")) is None:
+        return dict.fromkeys(names, "apt-get is not on this machine")
+    if not (entries := source_entries(Path("/etc/apt"))):
+        return dict.fromkeys(names, "this machine's APT has no package archive configured")
+    options = _private_apt(cache / "apt", entries)
+    if not _is_fresh(cache / "apt" / "lists"):
+        say("Debian sources: updating the list")
+        _run([apt, *options, "update"], cache)  # some archives carry no sources: the downloads will tell
+    reasons = {}
+    for name in names:
+        say(f"Debian sources: fetching {name}")
+        if problem := _run([apt, *options, "source", "--download-only", "--tar-only", name], cache):
+            reasons[name] = problem
+    return reasons
+
+
+def _is_fresh(lists: Path) -> bool:
+    newest = max((path.stat().st_ctime for path in lists.glob("*Sources*")), default=0.0)
+    return time.time() - newest < _LIST_LIFE_SECONDS
+
+
+def _run(command: Sequence[str], directory: Path) -> str:
+    """Run APT; returns the last error line, or "" if it went well."""
+    try:
+        result = subprocess.run(
+            command, cwd=directory, capture_output=True, text=True, errors="replace",
+            timeout=_APT_TIMEOUT_SECONDS, check=False, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return f"apt-get took more than {_APT_TIMEOUT_SECONDS} seconds"
+    errors = [line[3:] for line in result.stderr.splitlines() if line.startswith("E: ")]
+    return "" if result.returncode == 0 else " ".join(errors) or f"apt-get ended with {result.returncode}"
+
+
+def _private_apt(directory: Path, entries: str) -> list[str]:
+    """Write the derived entries; returns the options that keep APT inside `directory`."""
+    for name in ("lists/partial", "cache/archives/partial", "sources"):
+        (directory / name).mkdir(parents=True, exist_ok=True)
+    (directory / "sources" / "derived.sources").write_text(entries, encoding="utf-8")
+    settings = {
+        "Dir::Etc::sourcelist": "/dev/null",
+        "Dir::Etc::sourceparts": directory / "sources",
+        "Dir::State::Lists": directory / "lists",
+        "Dir::Cache": directory / "cache",
+        "APT::Sandbox::User": "root",  # an unprivileged download user could not write here
+    }
+    return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+
+def source_entries(apt: Path) -> str:
+    """The machine's package archives as deb822 `deb-src` stanzas, from one-line and deb822 files alike."""
+    files = [apt / "sources.list", *sorted((apt / "sources.list.d").glob("*"))]
+    stanzas: list[str] = []
+    for file in files:
+        if file.is_file() and file.suffix in {".list", ".sources"}:
+            text = file.read_text(encoding="utf-8", errors="replace")
+            stanzas += _from_lines(text) if file.suffix == ".list" else _from_stanzas(text)
+    return "\n".join(dict.fromkeys(stanzas))
+
+
+def _from_lines(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        if match := _ONE_LINE.match(line.partition("#")[0].strip()):
+            options, uri, suite, components = match.groups()
+            fields = {"URIs": uri, "Suites": suite, "Components": components}
+            pairs = (option.partition("=") for option in (options or "").split())
+            fields |= {_OPTION_FIELDS[key]: value for key, _, value in pairs if key in _OPTION_FIELDS}
+            yield _stanza(fields)
+
+
+def _from_stanzas(text: str) -> Iterator[str]:
+    for block in re.split(r"\n\s*\n", text):
+        fields = _parse_stanza(block)
+        types = fields.get("types", "").split()
+        if {"deb", "deb-src"}.intersection(types) and fields.get("enabled", "yes").strip().lower() != "no":
+            yield _stanza({key: fields[key] for key in _KEPT_FIELDS if key in fields})
+
+
+def _parse_stanza(block: str) -> dict[str, str]:
+    """The fields of one deb822 stanza by lower-case name; continuation lines (keys in armour) are kept."""
+    fields: dict[str, str] = {}
+    name = ""
+    for line in block.splitlines():
+        if line.startswith("#"):
+            continue
+        if line[:1] in (" ", "\t") and name:
+            fields[name] += "\n" + line
+        elif ":" in line:
+            name, _, value = line.partition(":")
+            name = name.strip().lower()
+            fields[name] = value.strip()
+    return fields
+
+
+def _stanza(fields: dict[str, str]) -> str:
+    lines = [f"{name}: {value}" for name, value in fields.items() if value]
+    return "\n".join(["Types: deb-src", *lines, ""])

@@ -1,0 +1,73 @@
+"""Fortran's two source forms, told apart by columns; and what only shares Fortran's extensions."""
+
+from __future__ import annotations
+
+import re
+
+_INSPECTED_BYTES = 1 << 16
+_INSPECTED_LINES = 1000
+
+_FORTRAN_STATEMENT = re.compile(
+    rb"""^[ \t0-9]*(?:
+      (?:pure[ ]|elemental[ ]|recursive[ ]|module[ ])*(?:subroutine|function)\s+\w+\s*(?:\(|$)
+    | (?:program|module)\s+\w+\s*$ | block\s*data\b
+    | end\s*(?:if|do|subroutine|function|module|program|interface)\b
+    | implicit\s+(?:none|real|integer|double|\w+\s*\()
+    | (?:integer|real|logical|complex|character|double\s*precision)
+        (?:\s*[*(]\s*[\w*=]+\s*\)?)?\s*(?:,[^:\n]*)?(?:::|\s)\s*\w+
+    | parameter\s*\( | common\s*/\s*\w+\s*/ | dimension\s+\w+\s*\( | external\s+\w+ | call\s+\w+
+    | use\s+\w+\s*(?:,|$) | [!c*]\$(?:omp|acc)\b )""",
+    re.MULTILINE | re.VERBOSE | re.IGNORECASE,
+)
+_C_STATEMENT = re.compile(
+    rb"[;{}][ \t]*(?:/[/*][^\n]*)?$|^[ \t]*#[ \t]*(?:define|pragma)\b|/\*", re.MULTILINE
+)
+_FORTH_DEFINITION = re.compile(rb"^:\s+\S+.*\s;\s*$|^:\s+\S+\s+\([^)\n]*--[^)\n]*\)|^\\\s", re.MULTILINE)
+
+_FIXED_COMMENT = re.compile(rb"\*|[cC](?:\$\w+|\s*$|\s+(?![=%(])|[-=*#!>]{2,})")
+_COLUMN_6 = re.compile(rb" {5}[^\s0!#a-zA-Z]|\t[1-9]")
+_FREE_START = re.compile(rb" {0,4}(?i:[abe-z_]|call\s|contains\s*$|class\s|character\W|do\s)")
+
+
+def find_fortran_form(content: bytes, presumed: str) -> str:
+    """`fortran-fixed` or `fortran-free`, whichever the columns speak for; `presumed` if they are silent.
+
+    Fixed form shows in `C` or `*` in column 1 and in continuation marks in column 6; free form in statements
+    that start before column 6 and in lines that end in `&`. A trailing `&` past column 72 belongs to files
+    written to be valid in both forms, and speaks for neither.
+    """
+    fixed = free = 0
+    continued = False
+    for line in content[:_INSPECTED_BYTES].split(b"\n")[:_INSPECTED_LINES]:
+        line = line.rstrip()
+        first = line[:1]
+        if not line or first in b"#!" or line.lstrip().startswith(b"!"):
+            continue
+        if _FIXED_COMMENT.match(line) and not (continued and first != b"*"):
+            # `c` may also begin a free statement; those that do are told apart by what follows
+            free_call = _FREE_START.match(line) is not None
+            fixed, free = fixed + (not free_call), free + free_call
+            continue
+        code = line.split(b"!", 1)[0].rstrip()
+        if not continued:
+            fixed += _COLUMN_6.match(line) is not None
+            free += _FREE_START.match(line) is not None
+        continued = code.endswith(b"&") and len(code) <= 72 and len(code.strip()) > 1
+        free += continued
+    if fixed == free:
+        return presumed
+    return "fortran-fixed" if fixed > free else "fortran-free"
+
+
+def is_fortran(content: bytes) -> bool:
+    """True if a file with a shared extension (`.h`, `.inc`) reads as Fortran rather than C."""
+    start = content[:_INSPECTED_BYTES]
+    statements = len(_FORTRAN_STATEMENT.findall(start))
+    return statements > 0 and statements > 2 * len(_C_STATEMENT.findall(start))
+
+
+def is_forth(content: bytes) -> bool:
+    """True if a file with a Fortran extension is Forth, which uses `.f` too."""
+    start = content[:_INSPECTED_BYTES]
+    definitions = len(_FORTH_DEFINITION.findall(start))
+    return definitions >= 2 and definitions > len(_FORTRAN_STATEMENT.findall(start))

@@ -1,0 +1,221 @@
+"""Which language a file is written in, and for Fortran in which source form: by name, then by content.
+
+The rules are those of compilers and build systems: an extension decides where it is unambiguous, and content
+decides for `.h`, `.inc`, names without extension, and wherever GPU code hides behind a C++ extension.
+Lexers are not asked: general ones reject more than half of real fixed-form Fortran.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from itertools import islice
+from pathlib import PurePosixPath
+
+from hpctrain.corpus.fortran import find_fortran_form, is_forth, is_fortran
+
+_CPP_BY_CASE = {".C", ".H"}  # the old Unix convention: the capital letter means C++
+_C_LIKE = {
+    **dict.fromkeys((".c",), "c"),
+    **dict.fromkeys((".cc", ".cpp", ".cxx", ".c++", ".cp", ".cppm", ".ixx", ".hh", ".hpp", ".hxx"), "cpp"),
+    **dict.fromkeys((".h++", ".inl", ".ipp", ".tpp", ".tcc", ".txx", ".ixx", ".hpp11"), "cpp"),
+    **dict.fromkeys((".cu", ".cuh"), "cuda"),
+    **dict.fromkeys((".hip",), "hip"),
+    **dict.fromkeys((".cl", ".clh", ".ocl"), "opencl"),
+}
+_FORTRAN = {
+    **dict.fromkeys((".f", ".for", ".ftn", ".f77", ".fpp"), "fortran-fixed"),
+    **dict.fromkeys((".f90", ".f95", ".f03", ".f08", ".f18", ".cuf"), "fortran-free"),
+}
+_FORTRAN_HEADERS = {".fh", ".fi", ".finc"}
+_AMBIGUOUS = {".h", ".inc", ""}
+
+UNDECIDED = "undecided"
+"""Stands for the language of a header until its neighbours are known."""
+
+_INSPECTED_BYTES = 1 << 16
+_BYTES_PER_EVIDENCE = 1 << 13
+
+
+def may_be_kept(path: str) -> bool:
+    """True if a file of this name could hold a language of the corpus, so that it is worth reading."""
+    suffix = PurePosixPath(path).suffix
+    folded = suffix.lower()
+    return (
+        suffix in _CPP_BY_CASE
+        or folded in _C_LIKE
+        or folded in _FORTRAN
+        or folded in _FORTRAN_HEADERS
+        or folded in _AMBIGUOUS
+    )
+
+
+def find_language(path: str, content: bytes) -> str | None:
+    """The label of a file (one of LANGUAGES), or None if it holds none of them.
+
+    A `.h` that would be the same in C and C++ (macros, includes) is UNDECIDED: see `settle_headers`.
+    """
+    suffix = PurePosixPath(path).suffix
+    if suffix in _CPP_BY_CASE and suffix != ".H":
+        return _gpu_dialect(_code_of(content)) or "cpp"
+    folded = suffix.lower()
+    if folded in _FORTRAN:
+        return None if is_forth(content) else find_fortran_form(content, _FORTRAN[folded])
+    if folded in _FORTRAN_HEADERS:
+        return find_fortran_form(content, "fortran-free")
+    if folded in _C_LIKE:
+        return _refine_c_like(_C_LIKE[folded], _code_of(content))
+    if folded == ".h":
+        if is_fortran(content):
+            return find_fortran_form(content, "fortran-fixed")
+        return _header_language(_code_of(content))
+    if folded == ".inc":
+        return _include_language(content)
+    return _extensionless_language(content) if not suffix else None
+
+
+_COMMENTS_AND_STRINGS = re.compile(
+    rb'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n]){1,4}\'', re.DOTALL
+)
+_CPLUSPLUS_GUARD = re.compile(rb"^[ \t]*#[ \t]*if(?:def)?\b[^\n]*\b__cplusplus\b", re.MULTILINE)
+_CONDITIONAL = re.compile(rb"^[ \t]*#[ \t]*(if|else|elif|endif)", re.MULTILINE)
+_CPP_EVIDENCE = re.compile(
+    rb"""\b\w+\s*::\s*~?\w | \btemplate\s*< | \bnamespace\b\s*[\w:]*\s*\{ | \busing\s+\w+(?:\s*=|::|\s+\w)
+    | ^[ \t]*(?:class|struct|enum\s+class)\s+(?:\w+\s+)*\w+\s*(?:final\s*)?:\s*\w
+    | ^[ \t]*class\s+\w+[^;()*=]*[{;]
+    | ^[ \t]*(?:public|private|protected)\s*: | \b(?:static|const|dynamic|reinterpret)_cast\s*<
+    | \boperator\s*(?:[-+*/%^&|~!=<>]+|\(\)|\[\]|new|delete|bool)\s*\( | \bvirtual\s+~?\w | \btypename\s+\w
+    | \b(?:constexpr|decltype|noexcept|nullptr|static_assert\s*\([^,;]*<|friend\s+class|explicit\s+\w+\()\b
+    | \bconst\s+\w+(?:\s*<[^<>;]*>)?\s*&\s*\w*\s*[,)=] | \b(?:extern|using)\s+template\b
+    | ^[ \t]*\#[ \t]*include[ \t]*<(?:[\w/+-]+|[\w/.+-]+\.(?:hpp|hh|hxx|cuh))>""",
+    re.MULTILINE | re.VERBOSE,
+)
+_CUDA_EVIDENCE = re.compile(
+    rb"^(?![ \t]*#)[^\n]*\b__global__\s+\w|<<<[^;]*>>>\s*\(|\b__shared__\s+\w"
+    rb"|^[ \t]*(?:\w+[ \t]+)*__device__\s",
+    re.MULTILINE,
+)
+_HIP_INCLUDE = re.compile(rb"^[ \t]*#[ \t]*include[ \t]*<hip/hip_", re.MULTILINE)
+_CUDA_INCLUDE = re.compile(
+    rb"^[ \t]*#[ \t]*include[ \t]*[<\"]cuda(?:_runtime(?:_api)?|_fp16)?\.h", re.MULTILINE
+)
+_OPENCL_EVIDENCE = re.compile(
+    rb"\b__kernel\b|\bkernel\s+void\b|\bget_global_id\s*\(|\b__(?:global|local)\s+\w"
+)
+_C_EVIDENCE = re.compile(
+    rb"^[ \t]*#[ \t]*(?:include\s*[<\"]|define\s+\w|if(?:n?def)?\b|pragma\s+once)|^[^\n#]*[;{}][ \t]*$",
+    re.MULTILINE,
+)
+_C_DECLARATION = re.compile(
+    rb"""\btypedef\s+(?:struct|union|enum)\b | \bextern\s+\"\" | \(\s*void\s*\)\s*;
+    | \bstruct\s+\w+\s*\*\s*\w+\s*[,);] | \bstatic\s+(?:__)?inline\b""",
+    re.VERBOSE,
+)
+_EMACS_CPP_MODE = re.compile(rb"\A[^\n]*-\*-[^\n]*\bC\+\+[^\n]*-\*-")
+_INCLUDE_GUARD = re.compile(
+    rb"^[ \t]*#[ \t]*(?:pragma[ \t]+once|ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b)", re.M
+)
+
+
+def _code_of(content: bytes) -> bytes:
+    """The start of a C-like file without comments; string literals are blanked, include names are kept."""
+
+    def blank(match: re.Match[bytes]) -> bytes:
+        return b'""' if match[0][:1] in b"\"'" else b" "
+
+    return _COMMENTS_AND_STRINGS.sub(blank, content[:_INSPECTED_BYTES])
+
+
+def _gpu_dialect(code: bytes) -> str | None:
+    """`cuda` or `hip` if the code defines or launches kernels, else None."""
+    if not _CUDA_EVIDENCE.search(code):
+        return None
+    return "hip" if _HIP_INCLUDE.search(code) and not _CUDA_INCLUDE.search(code) else "cuda"
+
+
+def _refine_c_like(language: str, code: bytes) -> str | None:
+    if language == "cpp":
+        return _gpu_dialect(code) or "cpp"
+    if language == "cuda" and _HIP_INCLUDE.search(code) and not _CUDA_INCLUDE.search(code):
+        return "hip"
+    if language == "opencl" and not (_OPENCL_EVIDENCE.search(code) or _C_EVIDENCE.search(code)):
+        return None  # .cl is Common Lisp's extension too
+    return language
+
+
+def _header_language(code: bytes) -> str:
+    """C, C++, a GPU dialect or UNDECIDED for a header whose name does not tell."""
+    if dialect := _gpu_dialect(code):
+        return dialect
+    common = _without_cplusplus_branches(code)
+    needed = 1 + len(common) // _BYTES_PER_EVIDENCE  # one `std::` does not make a large C header C++
+    if sum(1 for _ in islice(_CPP_EVIDENCE.finditer(common), needed)) == needed:
+        return "cpp"
+    if _OPENCL_EVIDENCE.search(code):
+        return "opencl"
+    return "c" if _C_DECLARATION.search(code) else UNDECIDED
+
+
+def settle_headers(labels: Sequence[tuple[str, str]]) -> list[str]:
+    """The languages of one source's (path, language) pairs with every UNDECIDED header settled.
+
+    Such a header is C++ if in the closest directory above it that holds decided files of the C family, C++
+    (CUDA and HIP with it) outnumbers C; else it is C.
+    """
+    votes: dict[PurePosixPath, int] = defaultdict(int)
+    for path, language in labels:
+        vote = {"c": -1, "cpp": 1, "cuda": 1, "hip": 1}.get(language, 0)
+        for directory in PurePosixPath(path).parents if vote else ():
+            votes[directory] += vote
+    return [_settle(path, votes) if language == UNDECIDED else language for path, language in labels]
+
+
+def _settle(path: str, votes: Mapping[PurePosixPath, int]) -> str:
+    closest = next((votes[directory] for directory in PurePosixPath(path).parents if directory in votes), 0)
+    return "cpp" if closest > 0 else "c"
+
+
+def _without_cplusplus_branches(code: bytes) -> bytes:
+    """Code as a C compiler would see it: `#ifdef __cplusplus` branches removed up to their else or endif.
+
+    A guard around more than half of the code is no courtesy to C++ but a C++ header that refuses C: kept.
+    """
+    kept, position = [], 0
+    while guard := _CPLUSPLUS_GUARD.search(code, position):
+        kept.append(code[position : guard.start()])
+        position = _branch_end(code, guard.end())
+    remaining = b"".join([*kept, code[position:]])
+    return remaining if 2 * len(remaining) > len(code) else code
+
+
+def _branch_end(code: bytes, position: int) -> int:
+    depth = 0
+    for directive in _CONDITIONAL.finditer(code, position):
+        word = directive[1]
+        if word == b"if":
+            depth += 1
+        elif depth == 0:
+            return directive.end()
+        elif word == b"endif":
+            depth -= 1
+    return len(code)
+
+
+def _include_language(content: bytes) -> str | None:
+    """`.inc` serves Fortran, C and C++, but also assemblers, PHP, Pascal and make."""
+    if is_fortran(content):
+        return find_fortran_form(content, "fortran-fixed")
+    code = _code_of(content)
+    looks_like_c = len(_C_EVIDENCE.findall(code)) >= 3 and not code.lstrip().startswith((b"<?", b"#!"))
+    return _header_language(code) if looks_like_c else None
+
+
+def _extensionless_language(content: bytes) -> str | None:
+    """The headers of C++ standard libraries have no extension; little else without one is code."""
+    if _EMACS_CPP_MODE.search(content):
+        return "cpp"
+    code = _code_of(content)
+    if _INCLUDE_GUARD.search(code) and _CPP_EVIDENCE.search(code):
+        return _gpu_dialect(code) or "cpp"
+    return None

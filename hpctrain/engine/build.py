@@ -1,0 +1,76 @@
+"""The only switch between engines."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+
+import deepspeed
+import torch
+from torch import nn
+
+from hpctrain.engine.base import Engine, OptimizerConfig, Precision
+from hpctrain.engine.deepspeed_config import deepspeed_config
+from hpctrain.engine.pipeline import LayerPipeline, PipelineEngine
+from hpctrain.engine.zero import ZeroEngine
+from hpctrain.model.transformer import Layer, Transformer
+from hpctrain.parallel.topology import ParallelConfig, Topology
+
+
+def build_engine(
+    layers: Sequence[Layer],
+    layer_costs: Sequence[int],
+    parallel: ParallelConfig,
+    topology: Topology,
+    optimizer: OptimizerConfig,
+    *,
+    device: torch.device,
+    precision: Precision,
+    micro_batch_size: int,
+    accumulation_steps: int,
+    recompute: bool,
+) -> Engine:
+    """Build the model, its optimizer and the DeepSpeed engine for this rank; a collective call.
+
+    `layer_costs`: relative cost of each layer, by which a pipeline is cut.
+    """
+    with _quiet():
+        model: nn.Module = (
+            LayerPipeline(layers, layer_costs, parallel.pipeline_stages, recompute)
+            if parallel.pipeline_stages > 1
+            else Transformer(layers, recompute).to(device)
+        )
+        engine, *_ = deepspeed.initialize(
+            model=model,
+            optimizer=_adamw(model, optimizer),
+            config=deepspeed_config(
+                parallel, topology, precision, micro_batch_size, accumulation_steps, optimizer.clip_norm
+            ),
+            dist_init_required=False,
+        )
+    if parallel.pipeline_stages > 1:
+        return PipelineEngine(engine, topology, layers)
+    return ZeroEngine(engine, topology, device)
+
+
+def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+    """AdamW over matrices with decay and norm weights without; an empty group is left out."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(
+        [group for group in groups if group["params"]],
+        lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep DeepSpeed's chatter out of the log; its warnings and errors stay."""
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    with contextlib.redirect_stdout(io.StringIO()):
+        yield

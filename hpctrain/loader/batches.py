@@ -1,0 +1,128 @@
+"""From sample numbers to the tensors of a step: read, rearrange, cut into inputs and targets, prefetch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import xxhash
+from torch import Tensor
+
+from hpctrain.loader.fim import FimConfig, FimTokens, rearrange
+from hpctrain.loader.mixture import Component
+from hpctrain.loader.order import Indices, SampleOrder
+from hpctrain.parallel.topology import Topology
+
+_PREFETCHED_STEPS = 2
+
+
+class Batch(NamedTuple):
+    """One micro-batch of B sequences of S positions."""
+
+    tokens: Tensor
+    """[B,S] int64"""
+    targets: Tensor
+    """[B,S] int64: the token that follows each position."""
+    boundaries: Tensor
+    """[B*S+1] int32: cumulative document lengths, padded with B*S; see `model.attention`."""
+
+
+class StepData(NamedTuple):
+    """What one rank needs of one global batch."""
+
+    micro_batches: list[Batch]
+    digest: int
+    """This rank's share of the batch digest: summed over the data-parallel ranks modulo 2^64, the whole."""
+
+
+@dataclass(frozen=True)
+class SampleReader:
+    """Sample number -> tokens [S + 1]."""
+
+    order: SampleOrder
+    components: Sequence[Component]
+    fim: FimConfig
+    marks: FimTokens
+
+    def read(self, samples: Indices) -> list[npt.NDArray[np.int64]]:
+        """The sequences of these samples, in turn."""
+        where = zip(samples.tolist(), *(part.tolist() for part in self.order.locate(samples)), strict=True)
+        return [
+            rearrange(self.components[component].sequence(sequence), n, self.fim, self.marks, self.order.seed)
+            for n, component, sequence in where
+        ]
+
+
+def make_batch(sequences: npt.NDArray[np.int64], document_mark: int) -> Batch:
+    """Sequences [B, S+1] -> inputs, targets and the boundaries of the documents packed in them.
+
+    A document begins at its mark and at the start of each sequence.
+    """
+    inputs = sequences[:, :-1]
+    starts = inputs == document_mark
+    starts[:, 0] = True
+    edges = np.flatnonzero(starts)
+    boundaries = np.full(inputs.size + 1, inputs.size, dtype=np.int32)
+    boundaries[: len(edges)] = edges
+    return Batch(
+        torch.from_numpy(np.ascontiguousarray(inputs)),
+        torch.from_numpy(np.ascontiguousarray(sequences[:, 1:])),
+        torch.from_numpy(boundaries),
+    )
+
+
+def digest_of(samples: Indices, sequences: Sequence[npt.NDArray[np.int64]]) -> int:
+    """A sum, modulo 2^64, of the hashes of these sequences under their sample numbers.
+
+    Being a sum, it is the same however the samples of a global batch are spread over ranks.
+    """
+    hashes = (
+        xxhash.xxh3_64_intdigest(sequence.astype("<u4").tobytes(), seed=int(sample))
+        for sample, sequence in zip(samples, sequences, strict=True)
+    )
+    return sum(hashes) % 2**64
+
+
+class BatchLoader:
+    """The steps of one rank. Its whole state is the number of samples the run has consumed."""
+
+    def __init__(
+        self, reader: SampleReader, topology: Topology, global_batch_size: int, micro_batch_size: int
+    ) -> None:
+        self.reader, self.topology = reader, topology
+        self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
+
+    def steps(self, first_sample: int, count: int) -> Iterator[StepData]:
+        """`count` steps from `first_sample` on, read ahead by a thread."""
+        firsts = range(first_sample, first_sample + count * self.global_batch_size, self.global_batch_size)
+        with ThreadPoolExecutor(1, "loader") as pool:
+            ahead = [pool.submit(self.load, first) for first in firsts[:_PREFETCHED_STEPS]]
+            try:
+                for number in range(count):
+                    if number + _PREFETCHED_STEPS < count:
+                        ahead.append(pool.submit(self.load, firsts[number + _PREFETCHED_STEPS]))
+                    yield ahead.pop(0).result()
+            finally:
+                for future in ahead:
+                    future.cancel()
+
+    def load(self, first_sample: int) -> StepData:
+        """This rank's micro-batches of the global batch that begins at `first_sample`."""
+        mine = self.samples(first_sample)
+        sequences = self.reader.read(mine)
+        micro_batches = [
+            make_batch(np.stack(sequences[start : start + self.micro_batch_size]), self.reader.marks.document)
+            for start in range(0, len(mine), self.micro_batch_size)
+        ]
+        return StepData(micro_batches, digest_of(mine, sequences))
+
+    def samples(self, first_sample: int) -> Indices:
+        """The sample numbers of this rank: micro-batches are dealt to the replicas in turn."""
+        numbers = np.arange(first_sample, first_sample + self.global_batch_size, dtype=np.int64)
+        dealt = numbers.reshape(-1, self.topology.data_parallel_size, self.micro_batch_size)
+        return dealt[:, self.topology.data_parallel_rank].reshape(-1)

@@ -1,0 +1,83 @@
+"""Fill in the middle at load time (Bavarian et al., arXiv 2207.14255), keyed by the sample number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from hpctrain.config import Section
+from hpctrain.loader.order import derive_key, keyed_hash
+
+Tokens = npt.NDArray[np.int64]
+
+
+class FimConfig(Section):
+    """Which share of the documents is rearranged so that the model learns to fill gaps."""
+
+    rate: float = Field(default=0.0, ge=0, le=1)
+    """Share of documents rearranged."""
+    suffix_first: float = Field(default=0.5, ge=0, le=1)
+    """Of these, the share in suffix-prefix-middle order; the others are prefix-suffix-middle."""
+
+
+@dataclass(frozen=True)
+class FimTokens:
+    """The ids that mark the parts of a document."""
+
+    document: int
+    content: int
+    end: int
+    prefix: int
+    suffix: int
+    middle: int
+
+
+def rearrange(tokens: Tokens, sample: int, config: FimConfig, marks: FimTokens, seed: int) -> Tokens:
+    """Rearrange some documents of one sequence; the same length comes out, the surplus is cut at the end.
+
+    Each document's content (after its `<content>` mark, or from the start of a sequence that begins inside
+    one) is cut at two places into prefix, middle and suffix. What is drawn depends on the seed, the sample
+    number and the document's place in the sequence only.
+    """
+    if config.rate == 0:
+        return tokens
+    prefix_mark, suffix_mark, middle_mark = (
+        np.array([mark], dtype=tokens.dtype) for mark in (marks.prefix, marks.suffix, marks.middle)
+    )
+    pieces: list[Tokens] = []
+    done = 0
+    for number, (start, stop) in enumerate(content_spans(tokens, marks)):
+        draws = _uniform(derive_key(seed, "fim", sample, number), 4)
+        if draws[0] >= config.rate or stop - start < 3:
+            continue
+        first, second = sorted(start + int(draw * (stop - start + 1)) for draw in draws[1:3])
+        prefix, middle, suffix = tokens[start:first], tokens[first:second], tokens[second:stop]
+        pieces.append(tokens[done:start])
+        if draws[3] < config.suffix_first:
+            pieces += [prefix_mark, suffix_mark, suffix, middle_mark, prefix, middle]
+        else:
+            pieces += [prefix_mark, prefix, suffix_mark, suffix, middle_mark, middle]
+        done = stop
+    return np.concatenate([*pieces, tokens[done:]])[: len(tokens)]
+
+
+def content_spans(tokens: Tokens, marks: FimTokens) -> list[tuple[int, int]]:
+    """Where each document's content lies in a sequence: after `<content>`, up to `<end>` (excluded)."""
+    places = np.flatnonzero(np.isin(tokens, (marks.document, marks.content, marks.end)))
+    spans, start = [], 0 if not len(places) or tokens[places[0]] != marks.content else None
+    for place in places.tolist():
+        if start is not None and place > start:
+            spans.append((start, place))
+        start = place + 1 if tokens[place] == marks.content else None
+    if start is not None and start < len(tokens):
+        spans.append((start, len(tokens)))
+    return spans
+
+
+def _uniform(key: int, count: int) -> list[float]:
+    """`count` numbers in [0, 1) from a key."""
+    words = keyed_hash(np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), key)
+    return [float(word) / 2.0**64 for word in words >> np.uint64(11) << np.uint64(11)]

@@ -1,0 +1,147 @@
+"""The parts of the decoder. Shapes: B sequences, S positions, C hidden width, H heads of width D."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hpctrain.model.attention import Attention, document_positions
+from hpctrain.model.config import ModelConfig
+
+
+class Activations(NamedTuple):
+    """What flows from layer to layer (and, as a plain tuple, from pipeline stage to stage)."""
+
+    hidden: Tensor
+    """[B,S,C]"""
+    positions: Tensor
+    """[B,S] int32, counted from the start of each document."""
+    boundaries: Tensor
+    """[M] int32, see `attention`."""
+
+
+class Embedding(nn.Module):
+    """Token ids to vectors; where tied, also vectors to logits."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, config.hidden_size))
+
+    def forward(self, batch: tuple[Tensor, Tensor]) -> Activations:
+        """(tokens [B,S], boundaries [M]) -> activations."""
+        tokens, boundaries = batch
+        positions = document_positions(boundaries, tokens.numel()).view_as(tokens)
+        return Activations(F.embedding(tokens, self.weight), positions, boundaries)
+
+    def logits(self, activations: Activations) -> Tensor:
+        """Normed activations -> [B,S,vocabulary]."""
+        return F.linear(activations[0], self.weight)
+
+
+class Head(nn.Module):
+    """Vectors to logits, where the embedding's weight is not shared."""
+
+    def __init__(self, config: ModelConfig, vocab_size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocab_size, config.hidden_size))
+
+    def forward(self, activations: Activations) -> Tensor:
+        """Normed activations -> [B,S,vocabulary]."""
+        return F.linear(activations[0], self.weight)
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm in fp32 (Zhang and Sennrich, arXiv 1910.07467)."""
+
+    def __init__(self, size: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+        self.epsilon = epsilon
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[...,C] -> [...,C], in the dtype of `hidden`."""
+        wide = hidden.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * (wide * scale).to(hidden.dtype)
+
+
+class FinalNorm(RMSNorm):
+    """The norm before the head."""
+
+    def forward(self, activations: Activations) -> Activations:  # type: ignore[override]
+        """Normalises `hidden` and passes the rest on."""
+        hidden, positions, boundaries = activations
+        return Activations(super().forward(hidden), positions, boundaries)
+
+
+def rotate(heads: Tensor, positions: Tensor, theta: float) -> Tensor:
+    """Rotary position embedding, halves paired as in Llama (Su et al., arXiv 2104.09864).
+
+    `heads` [B,S,H,D], `positions` [B,S]; computed in fp32.
+    """
+    half = heads.shape[-1] // 2
+    frequencies = theta ** -(torch.arange(half, device=heads.device, dtype=torch.float32) / half)
+    angles = positions.float()[..., None, None] * frequencies
+    cosine, sine = angles.cos(), angles.sin()
+    first, second = heads.float().chunk(2, dim=-1)
+    turned = torch.cat((first * cosine - second * sine, second * cosine + first * sine), dim=-1)
+    return turned.to(heads.dtype)
+
+
+class SelfAttention(nn.Module):
+    """Grouped-query attention within documents (Ainslie et al., arXiv 2305.13245)."""
+
+    def __init__(self, config: ModelConfig, attention: Attention) -> None:
+        super().__init__()
+        kv_size = config.kv_heads * config.head_size
+        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.key = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.value = nn.Linear(config.hidden_size, kv_size, bias=False)
+        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.head_size, self.theta, self.attention = config.head_size, config.rope_theta, attention
+
+    def forward(self, hidden: Tensor, positions: Tensor, boundaries: Tensor) -> Tensor:
+        """[B,S,C] -> [B,S,C]."""
+        query, key, value = (
+            projection(hidden).unflatten(-1, (-1, self.head_size))
+            for projection in (self.query, self.key, self.value)
+        )
+        query, key = rotate(query, positions, self.theta), rotate(key, positions, self.theta)
+        attended: Tensor = self.output(self.attention(query, key, value, boundaries).flatten(2))
+        return attended
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(config.hidden_size, config.mlp_size, bias=False)
+        self.up = nn.Linear(config.hidden_size, config.mlp_size, bias=False)
+        self.down = nn.Linear(config.mlp_size, config.hidden_size, bias=False)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        """[B,S,C] -> [B,S,C]."""
+        output: Tensor = self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        return output
+
+
+class Block(nn.Module):
+    """One decoder block: pre-norm attention and feed-forward, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, attention: Attention) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.attention = SelfAttention(config, attention)
+        self.mlp_norm = RMSNorm(config.hidden_size, config.norm_epsilon)
+        self.mlp = FeedForward(config)
+
+    def forward(self, activations: Activations) -> Activations:
+        """Activations -> activations, `hidden` replaced."""
+        hidden, positions, boundaries = activations
+        hidden = hidden + self.attention(self.attention_norm(hidden), positions, boundaries)
+        hidden = hidden + self.mlp(self.mlp_norm(hidden))
+        return Activations(hidden, positions, boundaries)

@@ -1,0 +1,113 @@
+"""The model as one ordered list of layers; every engine runs this list and no other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import xxhash
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from hpctrain.model.attention import Attention
+from hpctrain.model.blocks import Block, Embedding, FinalNorm, Head
+from hpctrain.model.config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One entry of the layer list. Its parameters are named `name.…` under every layout."""
+
+    name: str
+    build: Callable[[], nn.Module]
+    """Makes the module with its initial weights."""
+    shares: str | None = None
+    """Name of an earlier layer whose module is used again here, instead of building one."""
+    forward: Callable[[nn.Module, Any], Any] | None = None
+    """How to run the module, where not by calling it."""
+
+
+def build_layers(config: ModelConfig, vocab_size: int, seed: int, attention: Attention) -> list[Layer]:
+    """The decoder: embedding, blocks, final norm, head.
+
+    Initial weights depend on the seed and the parameter's name only, so every layout starts from the same.
+    """
+
+    def layer(name: str, module: Callable[[], nn.Module]) -> Layer:
+        return Layer(name, partial(_initialized, module, name, config, seed))
+
+    embedding = layer("embedding", partial(Embedding, config, vocab_size))
+    blocks = [layer(f"block_{i}", partial(Block, config, attention)) for i in range(config.layers)]
+    norm = layer("norm", partial(FinalNorm, config.hidden_size, config.norm_epsilon))
+    if config.tied:
+        head = Layer("head", embedding.build, shares="embedding", forward=tied_head)
+    else:
+        head = layer("head", partial(Head, config, vocab_size))
+    return [embedding, *blocks, norm, head]
+
+
+def layer_costs(config: ModelConfig, vocab_size: int) -> list[int]:
+    """Weights that each layer multiplies with, as its relative cost: embedding, blocks, norm, head."""
+    kv_size = config.kv_heads * config.head_size
+    block = config.hidden_size * (2 * config.hidden_size + 2 * kv_size + 3 * config.mlp_size)
+    return [0, *[block] * config.layers, 0, vocab_size * config.hidden_size]
+
+
+def tied_head(embedding: nn.Module, activations: Any) -> Tensor:
+    """Run the embedding as the output head."""
+    assert isinstance(embedding, Embedding)
+    return embedding.logits(activations)
+
+
+def _initialized(build: Callable[[], nn.Module], name: str, config: ModelConfig, seed: int) -> nn.Module:
+    """Build a layer and draw its weights: normal for matrices, residual outputs narrower, norms at one."""
+    module = build()
+    for parameter_name, parameter in module.named_parameters():
+        if parameter.dim() < 2:
+            continue
+        is_residual_output = parameter_name in ("attention.output.weight", "mlp.down.weight")
+        narrowing = (2 * config.layers) ** -0.5 if is_residual_output else 1.0
+        key = xxhash.xxh3_64_intdigest(f"{seed}/{name}.{parameter_name}".encode()) >> 1
+        generator = torch.Generator().manual_seed(key)
+        with torch.no_grad():
+            parameter.normal_(0.0, config.initial_deviation * narrowing, generator=generator)
+    return module
+
+
+class Transformer(nn.Module):
+    """The layer list run in sequence: (tokens [B,S], boundaries [M]) -> logits [B,S,vocabulary]."""
+
+    def __init__(self, layers: Sequence[Layer], recompute: bool = False) -> None:
+        super().__init__()
+        self.layers, self.recompute = list(layers), recompute
+        for layer in layers:
+            if layer.shares is None:
+                self.add_module(layer.name, layer.build())
+
+    def forward(self, tokens: Tensor, boundaries: Tensor) -> Tensor:
+        """Logits of every position. With `recompute`, blocks keep only their input for the backward."""
+        state: Any = (tokens, boundaries)
+        for layer in self.layers:
+            module = self.get_submodule(layer.shares or layer.name)
+            if layer.forward is not None:
+                state = layer.forward(module, state)
+            elif self.recompute and isinstance(module, Block) and torch.is_grad_enabled():
+                state = checkpoint(module, state, use_reentrant=False)
+            else:
+                state = module(state)
+        assert isinstance(state, Tensor)
+        return state
+
+
+def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy in nats: the sum over counted targets divided by the number of positions B*S.
+
+    logits [B,S,V], targets [B,S]; a target of -100 counts for nothing (torch's default). The divisor does
+    not depend on the data, so the mean over micro-batches and ranks is the global batch's, in any layout.
+    """
+    total = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten().long(), reduction="sum")
+    return total / targets.numel()

@@ -1,0 +1,105 @@
+"""The whole config of a training run, and what must hold between its sections."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from hpctrain.checkpoint.save import CheckpointConfig
+from hpctrain.config import Section, fingerprint
+from hpctrain.engine.base import OptimizerConfig, Precision
+from hpctrain.errors import ConfigError
+from hpctrain.loader.mixture import DataConfig
+from hpctrain.manifest import Manifest
+from hpctrain.model.config import ModelConfig
+from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layout_problems
+from hpctrain.train.metrics import LogConfig
+from hpctrain.train.schedule import ScheduleConfig
+
+
+class RunSection(Section):
+    """What the run is called and where it lives."""
+
+    name: str
+    """A short name: letters, digits, dots, dashes and underscores."""
+    dir: Path
+    """The run directory; a run that finds its own checkpoints there goes on from them."""
+    seed: int = Field(default=1, ge=0)
+    """Decides initial weights and the order of samples."""
+
+    @field_validator("name")
+    @classmethod
+    def _plain(cls, name: str) -> str:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,100}", name):
+            raise ValueError(f"{name!r} must be 1 to 100 letters, digits, dots, dashes or underscores")
+        return name
+
+
+class TrainConfig(Section):
+    """The steps."""
+
+    steps: int = Field(ge=1)
+    """Optimizer steps of the whole run."""
+    global_batch_size: int = Field(ge=1)
+    """Sequences per optimizer step, over all ranks."""
+    micro_batch_size: int = Field(ge=1)
+    """Sequences one replica runs at once."""
+    precision: Precision = "fp32"
+    """fp32, or bf16 with fp32 master weights."""
+    recompute: bool = False
+    """Keep only each block's input for the backward: less memory, a third more work."""
+    evaluate_every_steps: int = Field(default=0, ge=0)
+    """Steps between evaluations on held-out text, besides those before the first and after the last step.
+    0: none at all."""
+    evaluate_sequences: int = Field(default=64, ge=1)
+    """Held-out sequences of each language, at most."""
+
+
+class RunConfig(Section):
+    """Everything `hpctrain train` needs."""
+
+    run: RunSection
+    data: DataConfig
+    model: ModelConfig
+    parallel: ParallelConfig = ParallelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    train: TrainConfig
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    log: LogConfig = LogConfig()
+
+
+def check_layout(config: RunConfig, world_size: int) -> None:
+    """Cross-check the sections against each other and the number of ranks.
+
+    Raises ConfigError with every problem at once.
+    """
+    problems = layout_problems(config.parallel, world_size, config.model.layers + 3)
+    train, replicas = config.train, world_size // config.parallel.pipeline_stages
+    divides = accumulation_steps(train.global_batch_size, train.micro_batch_size, max(1, replicas))
+    if divides is None:
+        problems.append(
+            f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size "
+            f"{train.micro_batch_size} x {replicas} data-parallel replicas ({world_size} ranks)"
+        )
+    warmup = config.schedule.warmup_steps
+    if warmup >= train.steps:
+        problems.append(f"schedule.warmup_steps: {warmup} leaves nothing of train.steps: {train.steps}")
+    if problems:
+        raise ConfigError(problems)
+
+
+def identity(config: RunConfig, shards: Manifest) -> dict[str, str]:
+    """Fingerprints of what a run must not change between restarts."""
+    shape = config.model.model_dump(exclude={"preset", "attention"})
+    return {
+        "data.shards": shards.fingerprint,
+        "tokenizer": shards.inputs["tokenizer"],
+        "data.sequence_length": str(config.data.sequence_length),
+        "data.mixture": fingerprint(config.data.mixture),
+        "data.fim": fingerprint(config.data.fim),
+        "model": fingerprint(shape),
+        "run.seed": str(config.run.seed),
+    }

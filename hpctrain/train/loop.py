@@ -1,0 +1,147 @@
+"""The loop: one step after another, evaluated and saved when due, stopped between steps when asked."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hpctrain.checkpoint.retention import retire
+from hpctrain.checkpoint.save import RunState, save_checkpoint
+from hpctrain.engine.base import Engine, StepResult
+from hpctrain.errors import NumericalError, StoppedEarly
+from hpctrain.loader.batches import StepData
+from hpctrain.progress import Progress, progress
+from hpctrain.train.config import RunConfig
+from hpctrain.train.data import TrainingData
+from hpctrain.train.metrics import MetricSink
+from hpctrain.train.rundir import Journal
+from hpctrain.train.schedule import learning_rate_at
+from hpctrain.train.signals import StopRequest
+
+
+@dataclass
+class Loop:
+    """Everything a step touches. `state` is where the run stands; it moves with each step."""
+
+    config: RunConfig
+    engine: Engine
+    data: TrainingData
+    journal: Journal
+    sinks: list[MetricSink]
+    stop: StopRequest
+    identity: dict[str, str]
+    state: RunState
+    device: torch.device
+    saved_step: int = -1
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints lie."""
+        return self.config.run.dir / "checkpoints"
+
+    def run(self) -> None:
+        """Train to the last step. Raises StoppedEarly after a save, when a signal asked for it."""
+        train, first = self.config.train, self.state.step
+        visible = self.engine.topology.rank == 0
+        with progress("train", train.steps, "steps", visible) as bar:
+            bar.advance(first)
+            if first == 0:
+                self._record(self._evaluation() | {"step": 0})
+            for data in self.data.loader.steps(self.state.samples, train.steps - first):
+                stopped = self._step(data, bar)
+                last = self.state.step == train.steps
+                if last or stopped or self.state.step % self.config.checkpoint.every_steps == 0:
+                    self.save()
+                if stopped and not last:
+                    self.journal.event("stop", self.state.step, reason="asked to by a signal")
+                    raise _everywhere_stopped(self.state.step, train.steps)
+        self.journal.event("stop", self.state.step, reason="finished")
+
+    def save(self) -> None:
+        """Save a checkpoint of the present state and retire old ones, unless it is saved already."""
+        if self.saved_step == self.state.step:
+            return
+        seconds = save_checkpoint(self.engine, self.checkpoints, self.state, self.identity)
+        self.saved_step = self.state.step
+        retired = (
+            retire(self.checkpoints, self.config.checkpoint.keep) if self.engine.topology.rank == 0 else []
+        )
+        self.journal.event("save", self.state.step, seconds=round(seconds, 3), retired=retired)
+
+    def _step(self, data: StepData, bar: Progress) -> bool:
+        """One optimizer step and its line of metrics; returns whether any rank was asked to stop."""
+        began, step = time.monotonic(), self.state.step + 1
+        rate = learning_rate_at(
+            step, self.config.train.steps, self.config.optimizer.learning_rate, self.config.schedule
+        )
+        result = self.engine.train_step(data.micro_batches, rate)
+        stopped, digest = self._agree(data.digest)
+        seconds = time.monotonic() - began
+        self._check_finite(step, result)
+        batch_tokens = self.config.train.global_batch_size * self.config.data.sequence_length
+        self.state = RunState(
+            step=step,
+            samples=self.state.samples + self.config.train.global_batch_size,
+            tokens=self.state.tokens + batch_tokens,
+        )
+        record = {
+            "step": step,
+            "loss": result.loss,
+            "learning_rate": rate,
+            "grad_norm": result.grad_norm,
+            "tokens": self.state.tokens,
+            "tokens_per_second": round(batch_tokens / seconds, 1),
+            "step_seconds": round(seconds, 5),
+            "batch_digest": f"{digest:016x}",
+        }
+        interval = self.config.train.evaluate_every_steps
+        if interval and (step % interval == 0 or step == self.config.train.steps):
+            record |= self._evaluation()
+        self._record(record)
+        bar.advance(1, f"loss {result.loss:.3f}, {record['tokens_per_second']:,.0f} tokens/s")
+        return stopped
+
+    def _record(self, record: dict[str, Any]) -> None:
+        self.journal.metric(record)
+        for sink in self.sinks:
+            sink.log(record)
+
+    def _agree(self, digest: int) -> tuple[bool, int]:
+        """Whether any rank was asked to stop, and the digest of the whole global batch: one all-reduce."""
+        counts = digest if self.engine.topology.stage == 0 else 0  # all stages read the same samples
+        signed = counts - 2**64 if counts >= 2**63 else counts
+        shared = torch.tensor([int(self.stop.signal is not None), signed], device=self.device)
+        torch.distributed.all_reduce(shared)
+        asked, total = shared.tolist()
+        return asked > 0, total % 2**64
+
+    def _check_finite(self, step: int, result: StepResult) -> None:
+        if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
+            return
+        self.journal.event("fault", step, loss=str(result.loss), grad_norm=str(result.grad_norm))
+        error = NumericalError(
+            f"step {step}: loss {result.loss}, gradient norm {result.grad_norm}; not saved. A restart would "
+            "meet it again: lower optimizer.learning_rate, or lengthen schedule.warmup_steps"
+        )
+        error.everywhere = True
+        raise error
+
+    def _evaluation(self) -> dict[str, Any]:
+        """Held-out loss (nats per token) and bits per byte by language."""
+        losses, bits = {}, {}
+        for language, heldout in self.data.heldout.items():
+            nats = self.engine.eval_step(heldout.micro_batches) * heldout.positions
+            losses[language] = nats / heldout.tokens
+            bits[language] = nats / math.log(2) / heldout.content_bytes
+        return {"loss_by_language": losses, "bits_per_byte_by_language": bits} if losses else {}
+
+
+def _everywhere_stopped(step: int, steps: int) -> StoppedEarly:
+    error = StoppedEarly(f"stopped at step {step} of {steps}, saved; run the same command to go on")
+    error.everywhere = True
+    return error
