@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 import xxhash
 import yaml
@@ -129,14 +129,23 @@ def _describe(detail: Mapping[str, Any], schema: type[BaseModel]) -> str:
 
 def _keys_at(schema: type[BaseModel], location: Sequence[str]) -> list[str]:
     """The valid keys of the record that a dotted path leads to; empty where the path leads elsewhere."""
-    current: type[BaseModel] = schema
+    current = [schema]  # several where a union awaits its tag
     for part in location:
-        if part not in current.model_fields:
-            continue  # an index in a list, or the tag of a union
-        annotation = current.model_fields[part].annotation
-        options = [annotation, *get_args(annotation), *(a for o in get_args(annotation) for a in get_args(o))]
-        records = [option for option in options if isinstance(option, type) and issubclass(option, BaseModel)]
-        if not records:
-            return []
-        current = records[0]
-    return list(current.model_fields)
+        fields = [record.model_fields[part] for record in current if part in record.model_fields]
+        if fields:
+            current = [record for field in fields for record in _records_in(field.annotation)]
+        elif tagged := [record for record in current if _has_tag(record, part)]:
+            current = tagged  # anything else is an index in a list or a key of a mapping
+    return list(dict.fromkeys(name for record in current for name in record.model_fields))
+
+
+def _records_in(annotation: Any) -> list[type[BaseModel]]:
+    """Every record type named anywhere in a type annotation."""
+    if get_origin(annotation) is None and isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [record for argument in get_args(annotation) for record in _records_in(argument)]
+
+
+def _has_tag(record: type[BaseModel], tag: str) -> bool:
+    """True if a field of the record is a Literal with this value, as the tag of a union is."""
+    return any(tag in get_args(field.annotation) for field in record.model_fields.values())

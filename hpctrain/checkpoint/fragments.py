@@ -33,6 +33,8 @@ class Fragment:
     """Where in `flat` the range begins."""
     elements: int
     """Length of the range."""
+    is_replica: bool
+    """Whether another pipeline stage owns the same range of a tied parameter: to be loaded, not saved."""
 
     def view(self, state: dict[str, Tensor], kind: str) -> Tensor:
         """The 1-D view of this range of the master weight or of a moment in the optimizer's state."""
@@ -41,14 +43,21 @@ class Fragment:
 
 
 def owned_fragments(engine: Engine) -> list[Fragment]:
-    """Every fragment this rank owns; over all ranks they cover each parameter exactly once."""
+    """Every fragment this rank holds; over all ranks, without replicas, they cover the model exactly once."""
     optimizer = engine.deepspeed.optimizer
     names = {id(parameter): name for name, parameter in engine.named_parameters().items()}
     pieces = _zero3_pieces(optimizer) if _is_zero3(optimizer) else _partitioned_pieces(optimizer)
     return [
-        Fragment(names[id(parameter)], start, flat, offset, elements)
+        Fragment(
+            names[id(parameter)],
+            start,
+            flat,
+            offset,
+            elements,
+            is_replica=getattr(parameter, "ds_pipe_replicated", False),
+        )
         for parameter, start, flat, offset, elements in pieces
-        if id(parameter) in names and elements > 0
+        if elements > 0
     ]
 
 

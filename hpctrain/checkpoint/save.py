@@ -11,7 +11,7 @@ import torch
 from pydantic import Field
 from safetensors.torch import save_file
 
-from hpctrain.checkpoint.fragments import STATE_KINDS, full_shapes, optimizer_state, owned_fragments
+from hpctrain.checkpoint.fragments import STATE_KINDS, Fragment, full_shapes, optimizer_state, owned_fragments
 from hpctrain.config import Section
 from hpctrain.engine.base import Engine
 from hpctrain.errors import CheckpointError
@@ -72,7 +72,12 @@ def save_checkpoint(engine: Engine, directory: Path, state: RunState, identity: 
         record = seal_file(partial / name)
     except (OSError, RuntimeError) as reason:  # safetensors reports a full disk as its own error
         problem = f"{partial / name}: {reason}"
-    mine = (name, record, full_shapes(engine), _element_count(engine))
+    mine = (
+        name,
+        record,
+        full_shapes(engine),
+        sum(fragment.elements for fragment in _saved_fragments(engine)),
+    )
     gathered: list[Any] = [None] * engine.topology.world_size
     _raise_together(problem)
     torch.distributed.all_gather_object(gathered, mine)
@@ -97,7 +102,7 @@ def _prepare(partial: Path, final: Path) -> str | None:
 def _host_tensors(engine: Engine) -> dict[str, torch.Tensor]:
     """This rank's fragments as contiguous host tensors by key, with the optimizer's step."""
     tensors = {}
-    for fragment in owned_fragments(engine):
+    for fragment in _saved_fragments(engine):
         state = optimizer_state(engine, fragment.flat)
         for kind in STATE_KINDS:
             key = fragment_key(fragment.parameter, kind, fragment.start, fragment.start + fragment.elements)
@@ -105,8 +110,8 @@ def _host_tensors(engine: Engine) -> dict[str, torch.Tensor]:
     return tensors
 
 
-def _element_count(engine: Engine) -> int:
-    return sum(fragment.elements for fragment in owned_fragments(engine))
+def _saved_fragments(engine: Engine) -> list[Fragment]:
+    return [fragment for fragment in owned_fragments(engine) if not fragment.is_replica]
 
 
 def _commit(

@@ -31,14 +31,15 @@ def open_debian(
     skip_missing: bool,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    apt_config: Path = Path("/etc/apt"),
 ) -> ArchiveSource:
     """The upstream archives of source packages: those in `cache`, the others downloaded into it.
 
     With `skip_missing` the source goes on without packages that cannot be had and names them; otherwise it
-    raises DataError.
+    raises DataError. `apt_config` is the directory of the machine's APT configuration.
     """
     absent = [name for name in packages if find_upstream_archive(cache, name) is None]
-    reasons = _download(absent, cache) if absent else {}
+    reasons = _download(absent, cache, apt_config) if absent else {}
     found = {name: archive for name in packages if (archive := find_upstream_archive(cache, name))}
     missing = {
         name: reasons.get(name, "no archive of that name came") for name in packages if name not in found
@@ -66,21 +67,25 @@ def _version_key(path: Path) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", path.name)]
 
 
-def _download(names: Sequence[str], cache: Path) -> dict[str, str]:
+def _download(names: Sequence[str], cache: Path, apt_config: Path) -> dict[str, str]:
     """Fetch what can be fetched; returns the reasons for the rest."""
     if (apt := shutil.which("apt-get")) is None:
         return dict.fromkeys(names, "apt-get is not on this machine")
-    if not (entries := source_entries(Path("/etc/apt"))):
+    if not (entries := source_entries(apt_config)):
         return dict.fromkeys(names, "this machine's APT has no package archive configured")
     options = _private_apt(cache / "apt", entries)
     if not _is_fresh(cache / "apt" / "lists"):
         say("Debian sources: updating the list")
         _run([apt, *options, "update"], cache)  # some archives carry no sources: the downloads will tell
     reasons = {}
+    incoming = cache / "apt" / "incoming"  # the cache itself only ever holds whole archives
+    incoming.mkdir(exist_ok=True)
     for name in names:
         say(f"Debian sources: fetching {name}")
-        if problem := _run([apt, *options, "source", "--download-only", "--tar-only", name], cache):
+        if problem := _run([apt, *options, "source", "--download-only", "--tar-only", name], incoming):
             reasons[name] = problem
+        elif archive := find_upstream_archive(incoming, name):
+            archive.replace(cache / archive.name)
     return reasons
 
 

@@ -72,15 +72,17 @@ def write_documents(path: Path, documents: Sequence[Document]) -> None:
             file.create_dataset(name, (len(values),), h5py.string_dtype(), data=values)
 
 
-def write_corpus_files(writer: StageWriter, documents: Iterable[Document]) -> int:
-    """Write documents in the given order to files of about FILE_CONTENT_BYTES each; returns the file count.
+def write_corpus_files(
+    writer: StageWriter, documents: Iterable[Document], file_bytes: int = FILE_CONTENT_BYTES
+) -> int:
+    """Write documents in the given order to files of at most `file_bytes` of content each, or one document.
 
-    Holds one file's content in memory.
+    Holds one file's content in memory. Returns the number of files.
     """
     batch: list[Document] = []
     size = files = 0
     for document in documents:
-        if batch and size + len(document.content) > FILE_CONTENT_BYTES:
+        if batch and size + len(document.content) > file_bytes:
             write_documents(writer.path(_file_name(files)), batch)
             batch, size, files = [], 0, files + 1
         batch.append(document)

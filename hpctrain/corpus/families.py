@@ -21,12 +21,13 @@ from hpctrain.config import Section
 
 LARGE_DIRECTORY_FILES = 64
 """A directory with more files than this is divided into families by stem."""
-_FAMILIES_FOR_VALIDATION = 8
+_VALIDATION_FAMILIES = 4
+"""Each language is validated on so many families at least, but never on more than one in eight of its own."""
 
 _VARIANT_WORDS = frozenset(
     """cpu gpu cuda hip sycl ocl opencl omp openmp mpi acc openacc kokkos kernel kernels serial seq sequential
     parallel par device host impl inl inline internal simd avx avx2 avx512 sse neon fwd test tests f90 f77
-    single double complex real""".split()  # noqa: SIM905
+    single double complex real c cc cpp cxx fortran""".split()  # noqa: SIM905
 )
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _SEPARATORS = re.compile(r"[-_.\s]+")
@@ -72,20 +73,20 @@ def _without_variant_words(name: str) -> str:
 def choose_validation(languages_of: Mapping[str, Set[str]], config: SplitConfig) -> set[str]:
     """The families held out: a keyed hash of the name below the share, so that it depends on no other family.
 
-    A language with at least eight families of which none was drawn gets the one with the lowest hash, so that
-    every language of some size is validated.
+    A language that came off badly gets more of its families, those with the lowest hashes, so that every
+    language with eight families or more is validated.
     """
     if not config.validation_share:
         return set()
     rank = {family: xxhash.xxh3_64_intdigest(family.encode(), config.seed) for family in languages_of}
     chosen = {family for family, value in rank.items() if value < config.validation_share * 2.0**64}
     by_language: dict[str, list[str]] = defaultdict(list)
-    for family, languages in languages_of.items():
-        for language in languages:
+    for family in sorted(rank, key=lambda name: (rank[name], name)):
+        for language in languages_of[family]:
             by_language[language].append(family)
     for _, members in sorted(by_language.items()):
-        if len(members) >= _FAMILIES_FOR_VALIDATION and not chosen.intersection(members):
-            chosen.add(min(members, key=lambda family: (rank[family], family)))
+        # the lowest hashes are those below the share, then those that come next
+        chosen.update(members[: min(_VALIDATION_FAMILIES, len(members) // 8)])
     return chosen
 
 

@@ -57,4 +57,4 @@ class Engine(Protocol):
         """Mean loss over all ranks' micro-batches, without an update."""
 
     def named_parameters(self) -> dict[str, nn.Parameter]:
-        """This rank's parameters by names that are the same under every layout, tied ones once."""
+        """This rank's parameters by names that are the same under every layout."""

@@ -87,9 +87,7 @@ class PipelineEngine:
     def named_parameters(self) -> dict[str, nn.Parameter]:
         """This stage's parameters by layer name; see `Engine`."""
         return {
-            self._layout_free(name): parameter
-            for name, parameter in self.deepspeed.module.named_parameters()
-            if not parameter.ds_pipe_replicated
+            self._layout_free(name): parameter for name, parameter in self.deepspeed.module.named_parameters()
         }
 
     def _layout_free(self, name: str) -> str:

@@ -1,9 +1,9 @@
 """The format of token shards on disk, stated once.
 
 A shards directory is a stage of files `<split>/<language>-<index>.h5`, such as `train/fortran-free-00000.h5`,
-and of the tokenizer that made them, a finished stage of its own, in `tokenizer/`. Documents stand in corpus order
-and never span two files. A shard holds t tokens of n documents in three root datasets, all contiguous and
-aligned, so that readers may map them:
+and of the tokenizer that made them, a finished stage of its own, in `tokenizer/`. Documents stand in corpus
+order and never span two files. A shard holds t tokens of n documents in three root datasets, all contiguous
+and aligned, so that readers may map them:
 
     /tokens             uint16 (uint32 from 65,536 pieces on), t: the documents one after the other
     /document_offsets   uint64, n + 1: document i is tokens[document_offsets[i]:document_offsets[i + 1]]

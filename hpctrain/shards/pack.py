@@ -40,10 +40,10 @@ def build_shards(
     """Encode a corpus and publish the shards stage `out`; returns its manifest.
 
     `corpus` and `tokenizer` are finished stages. A shard ends before the document that would take it over
-    `shard_tokens`. Encodes on `num_threads` threads, by default on every core this process may use, and holds a
-    few MiB of documents a thread in memory. Equal inputs give equal files. If `out` already holds these shards, it is
-    left as it is. Raises DataError if an input is missing, damaged or empty, or `out` holds other shards;
-    ConfigError if `shard_tokens` is not positive.
+    `shard_tokens`. Encodes on `num_threads` threads, by default on every core this process may use, and holds
+    a few MiB of documents a thread in memory. Equal inputs give equal files. If `out` already holds these
+    shards, it is left as it is. Raises DataError if an input is missing, damaged or empty, or `out` holds
+    other shards; ConfigError if `shard_tokens` is not positive.
     """
     if shard_tokens < 1:
         raise ConfigError(f"shard_tokens: {shard_tokens} is not positive")

@@ -32,8 +32,8 @@ from hpctrain.shards.layout import (
 class MappedDataset:
     """A 1-D HDF5 dataset of a closed file, read through a memory map at the dataset's place in the file.
 
-    A dataset that is not contiguous has no such place and is read through HDF5, opened anew for each read: an HDF5
-    handle does not survive a fork, a map does. Pickles as its place, not its content.
+    A dataset that is not contiguous has no such place and is read through HDF5, opened anew for each read: an
+    HDF5 handle does not survive a fork, a map does. Pickles as its place, not its content.
     """
 
     def __init__(self, path: Path, dataset: h5py.Dataset) -> None:
@@ -53,11 +53,14 @@ class MappedDataset:
         return self.file_offset is not None and self.dtype.isnative
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
-        """A copy of elements start to stop - 1 (of those that there are), in native byte order."""
+        """A copy of elements start to stop - 1, of those that there are, in native byte order."""
         if self.is_mappable:
             return np.array(self.array()[start:stop])
-        with h5py.File(self.path, "r") as file:
-            part: npt.NDArray[Any] = file[self.name][start:stop]
+        try:
+            with h5py.File(self.path, "r") as file:
+                part: npt.NDArray[Any] = file[self.name][start:stop]
+        except (OSError, RuntimeError) as reason:
+            raise DataError(f"{self.path}: {self.name} cannot be read: {reason}") from None
         return part.astype(part.dtype.newbyteorder("="), copy=False)
 
     def array(self) -> npt.NDArray[Any]:
@@ -78,16 +81,17 @@ class Shard:
         """Read the places of the datasets. Raises DataError if the file is not a shard."""
         self.path = path
         with open_contained(path, DATASETS) as file:
-            self.tokens = MappedDataset(path, file[TOKENS])
-            self.offsets = MappedDataset(path, file[DOCUMENT_OFFSETS])
-            self.index = MappedDataset(path, file[DOCUMENT_INDEX])
-            shapes = [file[name].shape for name in DATASETS]
-        if self.tokens.dtype not in TOKEN_DTYPES or {self.offsets.dtype, self.index.dtype} != {INDEX_DTYPE}:
-            raise DataError(f"{path}: a dataset has another type than the shard format says")
-        documents = len(self.index)
-        ends = self.offsets.read(0, 1).tolist() + self.offsets.read(documents, documents + 1).tolist()
-        if shapes != [(len(self.tokens),), (documents + 1,), (documents,)] or ends != [0, len(self.tokens)]:
-            raise DataError(f"{path}: /{DOCUMENT_OFFSETS} does not cover /{TOKENS}")
+            tokens, offsets, index = (file[name] for name in DATASETS)
+            well_typed = tokens.dtype in TOKEN_DTYPES and offsets.dtype == index.dtype == INDEX_DTYPE
+            if not well_typed or (tokens.ndim, offsets.ndim, index.ndim) != (1, 1, 1):
+                raise DataError(f"{path}: a dataset has another type or rank than the shard format says")
+            self.tokens = MappedDataset(path, tokens)
+            self.offsets = MappedDataset(path, offsets)
+            self.index = MappedDataset(path, index)
+        last = len(self.offsets) - 1
+        ends = [*self.offsets.read(0, 1).tolist(), *self.offsets.read(last, last + 1).tolist()]
+        if len(self.index) != last or ends != [0, len(self.tokens)]:
+            raise DataError(f"{path}: /{DOCUMENT_OFFSETS} does not cover /{TOKENS} or /{DOCUMENT_INDEX}")
 
 
 class TokenStream:
@@ -111,7 +115,7 @@ class TokenStream:
         """
         if not 0 <= start <= stop <= len(self):
             raise IndexError(f"tokens {start} to {stop} of a stream of {len(self)}")
-        parts = []
+        parts: list[npt.NDArray[Any]] = []
         shard = bisect_right(self.starts, start, hi=len(self.shards)) - 1
         while not parts or start < stop:
             first = self.starts[shard]
@@ -140,8 +144,9 @@ def read_shards_manifest(directory: Path) -> Manifest:
 def open_streams(directory: Path, split: str, verify: bool = True) -> dict[str, TokenStream]:
     """Open the token streams of a split, by language, sorted by name.
 
-    With `verify`, the checksums of the split's files are compared with the manifest before they are parsed; their
-    sizes always are. Raises DataError if the shards are missing, unfinished or damaged, or lack the split.
+    With `verify`, the checksums of the split's files are compared with the manifest before they are parsed;
+    their sizes always are. Raises DataError if the shards are missing, unfinished or damaged, or lack the
+    split.
     """
     manifest = read_shards_manifest(directory)
     names = _names_by_language(manifest, split)
@@ -166,9 +171,7 @@ def open_streams(directory: Path, split: str, verify: bool = True) -> dict[str, 
         )
     shards = [shard for stream in streams.values() for shard in stream.shards]
     if unmapped := sum(not shard.tokens.is_mappable for shard in shards):
-        say(
-            f"{directory}: {unmapped} of {len(shards)} shards of {split} are not contiguous; reading is slower"
-        )
+        say(f"{directory}: {unmapped} of {len(shards)} shards of {split} are not contiguous: slow reads")
     return streams
 
 

@@ -1,8 +1,8 @@
 """Bytes to token ids and back, exactly, over a SentencePiece model.
 
 SentencePiece alone loses two things: a literal U+2581, its sign for a space, comes back as a space, and bytes
-that are not UTF-8 come back as U+FFFD. Here both are cut out of the text before it is encoded and given as byte
-pieces, and decoding reads each piece's bytes from a table.
+that are not UTF-8 come back as U+FFFD. Here both are cut out of the text before it is encoded and given as
+byte pieces, and decoding reads each piece's bytes from a table.
 """
 
 from __future__ import annotations
@@ -72,9 +72,9 @@ class Tokenizer:
 
     Safe to pickle and to share between threads. Attributes: `processor`, the SentencePiece processor, for
     inspection; `fingerprint` of the tokenizer stage; `vocab_size`; `special`, ids of the control tokens;
-    `languages`, ids of the language tokens by name; `dtype`, the smallest of uint16 and uint32 for
-    these ids; `token_bytes`, uint16 of shape (vocab_size,), the bytes each id stands for (0 for control ids), from
-    which bits per byte are computed.
+    `languages`, ids of the language tokens by name; `dtype`, the smallest of uint16 and uint32 for these ids;
+    `token_bytes`, uint16 of shape (vocab_size,), the bytes each id stands for (0 for control ids), from which
+    bits per byte are computed.
     """
 
     def __init__(self, model: bytes, fingerprint: str) -> None:
@@ -139,12 +139,12 @@ class Tokenizer:
         array = np.asarray(ids, np.int64)
         if array.size and not 0 <= int(array.min()) <= int(array.max()) < self.vocab_size:
             raise DataError(
-                f"token ids {array.min()} to {array.max()} do not fit this tokenizer's {self.vocab_size} pieces"
+                f"token ids {array.min()} to {array.max()} do not fit a vocabulary of {self.vocab_size}"
             )
         return b"".join([self._bytes_of_id[id_] for id_ in array.tolist()])
 
     def language_id(self, name: str) -> int:
-        """Id of a language's control token. Raises DataError for a language the tokenizer was not made for."""
+        """Id of a language's control token. Raises DataError for a language that has none."""
         if name not in self.languages:
             raise DataError(
                 f"this tokenizer has no token for the language {name}, only for {', '.join(self.languages)}; "
@@ -165,18 +165,24 @@ class Tokenizer:
         """`encode_document` for a batch of (language, path, content), on several threads."""
         paths = [path.encode("utf-8", "surrogateescape") for _, path, _ in documents]
         encoded = self.encode_batch([*paths, *(content for _, _, content in documents)], num_threads)
-        special, arrays = self.special, []
-        for (language, _, _), path_ids, ids in zip(
-            documents, encoded[: len(paths)], encoded[len(paths) :], strict=True
-        ):
-            head = [special.document, self.language_id(language), special.file_name]
-            parts = [head, path_ids, [special.content], ids, [special.end]]
-            arrays.append(np.concatenate(parts, dtype=self.dtype, casting="unsafe"))
-        return arrays
+        return [
+            self._join_document(language, path_ids, content_ids)
+            for (language, _, _), path_ids, content_ids in zip(
+                documents, encoded[: len(paths)], encoded[len(paths) :], strict=True
+            )
+        ]
+
+    def _join_document(
+        self, language: str, path_ids: npt.NDArray[Any], content_ids: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        special = self.special
+        head = np.array([special.document, self.language_id(language), special.file_name], self.dtype)
+        middle, end = np.array([special.content], self.dtype), np.array([special.end], self.dtype)
+        return np.concatenate([head, path_ids, middle, content_ids, end])
 
 
 def _split_runs(content: bytes) -> list[bytes]:
-    """Alternate runs of text and of bytes to be encoded raw; the first and the last are text, perhaps empty."""
+    """Alternate runs of text and of bytes to encode raw; the first and the last are text, perhaps empty."""
     if content.isascii():
         return [content]
     text = content.decode("utf-8", "surrogateescape")

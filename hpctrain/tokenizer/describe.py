@@ -23,7 +23,7 @@ def bytes_per_token(tokenizer: Tokenizer, documents: Iterable[tuple[str, bytes]]
 
 
 def describe(directory: Path) -> str:
-    """A page about a finished tokenizer: its size, bytes per token of held-out text by language, control tokens.
+    """A page about a finished tokenizer: size, bytes per token of held-out text by language, control tokens.
 
     Raises DataError if the tokenizer is missing or damaged.
     """
@@ -46,7 +46,7 @@ def describe(directory: Path) -> str:
 
 
 def describe_text(tokenizer: Tokenizer, content: bytes) -> str:
-    """The pieces of a text between bars, a piece's line end shown as `\\n` before the real one, and a total."""
+    """The pieces of a text between bars, with line ends shown as `\\n` before the real ones, and a total."""
     shown = []
     for id_ in tokenizer.encode(content):
         piece = tokenizer.decode([id_]).decode("utf-8", "backslashreplace")

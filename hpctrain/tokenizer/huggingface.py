@@ -1,9 +1,9 @@
 """The same tokenizer in Hugging Face's `tokenizer.json`, for export.
 
-Ids are identical for text that is valid UTF-8 and holds neither U+2581 nor the literal text of a control token.
-What does not carry over: a literal U+2581 is taken for a space; bytes that are not UTF-8 cannot be given at
-all, and decoding ids that stand for some gives U+FFFD; the literal text `<fim_prefix>` becomes the control token,
-as is usual there, unless the tokenizer is loaded or called with `split_special_tokens=True`.
+Ids are identical for text that is valid UTF-8 and holds neither U+2581 nor the literal text of a control
+token. What does not carry over: a literal U+2581 is taken for a space; bytes that are not UTF-8 cannot be
+given at all, and decoding ids that stand for some gives U+FFFD; the literal text `<fim_prefix>` becomes the
+control token, as is usual there, unless the tokenizer is loaded or called with `split_special_tokens=True`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The text a tokenizer is trained on: bounded, balanced over the languages, the same for the same documents."""
+"""The text a tokenizer is trained on: bounded, balanced over languages, the same for equal documents."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw_sample(
 
 
 def language_shares(sizes: Mapping[str, int], budget: int, exponent: float) -> dict[str, int]:
-    """Split `budget` bytes in proportion to size ** exponent, no share larger than its size; sorted by name."""
+    """Split `budget` bytes in proportion to size ** exponent; no share exceeds its size. Sorted by name."""
     shares: dict[str, int] = {}
     unfilled = {name: size for name, size in sizes.items() if size > 0}
     while unfilled:

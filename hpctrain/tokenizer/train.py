@@ -63,11 +63,11 @@ def train_tokenizer(
     """Train on (language, content) pairs and publish the tokenizer stage `out`; returns its manifest.
 
     `languages` are those that get a control token, in this order; `inputs` holds the fingerprints of what the
-    documents came from. The manifest counts pieces, sampled bytes by language, and bytes per token of documents
-    held out of the sample. Equal documents, config and SentencePiece version give an equal model. If `out`
-    already holds this very tokenizer, it is returned as it is. Raises DataError if there is no text,
-    a document's language is not in `languages`, or `out` holds something else; ConfigError if `vocab_size` does
-    not fit the text.
+    documents came from. The manifest counts pieces, sampled bytes by language, and bytes per token of
+    documents held out of the sample. Equal documents, config and SentencePiece version give an equal model.
+    If `out` already holds this very tokenizer, it is returned as it is. Raises DataError if there is no text,
+    a document's language is not in `languages`, or `out` holds something else; ConfigError if `vocab_size`
+    does not fit the text.
     """
     inputs = {**inputs, "config": fingerprint(config), "languages": fingerprint(list(languages))}
     if finished := find_finished(out, TOKENIZER_KIND, TOKENIZER_FORMAT, inputs):
@@ -131,7 +131,8 @@ def _train_model(options: Mapping[str, Any], texts: Sequence[str], model: Path, 
     with subprocess.Popen(
         command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, cwd=Path(__file__).parents[2]
     ) as process:
-        assert process.stdin and process.stderr  # as asked for above
+        assert process.stdin is not None  # as asked for above
+        assert process.stderr is not None
         try:
             with process.stdin as stream:
                 stream.write(json.dumps({"options": dict(options), "texts": list(texts)}).encode())
