@@ -25,11 +25,18 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @corpus.command("build")
 def corpus_build(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
     """Read source trees and keep what is worth training on, with a ledger of what was dropped and why."""
+    from hpctrain.cli.tables import show
     from hpctrain.config import load_config
     from hpctrain.corpus.build import CorpusConfig, build_corpus
 
-    build_corpus(load_config(config, overrides or [], CorpusConfig), out)
-    corpus_show(out)
+    manifest = build_corpus(load_config(config, overrides or [], CorpusConfig), out)
+    rows = [
+        {"split": split, "language": language, "documents": count}
+        | {"bytes": manifest.counts["bytes"][split][language]}
+        for split, languages in manifest.counts["documents"].items()
+        for language, count in languages.items()
+    ]
+    show(rows, f"Corpus {out} (what was dropped and why: hpctrain corpus show)", as_json=False)
 
 
 @corpus.command("show")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -27,11 +28,21 @@ for command in (runs.train, runs.report, models.evaluate, models.generate, model
 
 def main() -> None:
     """Run a command; every error of ours becomes one message on stderr and its exit code."""
+    code = 0
     try:
         app()
+    except SystemExit as leave:
+        code = leave.code if isinstance(leave.code, int) else 1
     except HpctrainError as error:
+        code = error.exit_code
         if not error.everywhere or runs.is_first_rank():
             print(f"hpctrain: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if "torch" in sys.modules:
+        # Native threads of torch may still touch Python objects: tearing the interpreter down under them
+        # has aborted ranks that had finished, and turned exit code 75 into a crash.
+        os._exit(code)
+    sys.exit(code)

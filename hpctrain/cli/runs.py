@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hpctrain.errors import CheckpointError, ConfigError
+from hpctrain.parallel.process import choose_accelerator, discover_world, is_placed, rank_of
 
 checkpoint = typer.Typer(help="List, show and verify the checkpoints of a run.", no_args_is_help=True)
 
@@ -29,13 +30,14 @@ def train(
     Under srun, mpiexec or torchrun each process finds its rank by itself.
     """
     from hpctrain.config import load_config
-    from hpctrain.parallel.process import discover_world, is_placed
 
     if ranks is not None and is_placed(os.environ):
         raise ConfigError("--ranks: a launcher has already placed this process; leave --ranks out under it")
     if ranks is not None:
         sys.exit(_start_ranks(config, overrides or [], ranks))
+    choose_accelerator()
     from hpctrain.train.config import RunConfig
+    from hpctrain.train.run import train as run
 
     world = discover_world(os.environ)
     try:
@@ -43,20 +45,24 @@ def train(
     except ConfigError as error:
         error.everywhere = True
         raise
-    from hpctrain.train.run import train as run
-
     run(record, world)
 
 
 def _start_ranks(config: Path, overrides: list[str], ranks: int) -> int:
     """Check the config once, then run this same command in every rank."""
+    choose_accelerator()
     from hpctrain.config import load_config
     from hpctrain.launch.local import run_ranks
     from hpctrain.shards.reader import read_shards_manifest
+    from hpctrain.progress import say
     from hpctrain.train.config import RunConfig, check_layout
+    from hpctrain.train.run import is_finished_run
 
     record = load_config(config, overrides, RunConfig)
     check_layout(record, ranks)
+    if is_finished_run(record):
+        say(f"{record.run.dir}: all {record.train.steps} steps are done")
+        return 0
     read_shards_manifest(record.data.shards)
     command = [sys.executable, "-m", "hpctrain", "train", str(config), *overrides]
     return run_ranks(command, ranks)
@@ -113,6 +119,4 @@ def checkpoint_verify(run: RunDirectory, as_json: AsJson = False) -> None:
 
 def is_first_rank() -> bool:
     """Whether this process speaks for all ranks."""
-    from hpctrain.parallel.process import rank_of
-
     return rank_of(os.environ) == 0

@@ -85,7 +85,10 @@ def _download(names: Sequence[str], cache: Path, apt_config: Path) -> dict[str, 
         if problem := _run([apt, *options, "source", "--download-only", "--tar-only", name], incoming):
             reasons[name] = problem
         elif archive := find_upstream_archive(incoming, name):
-            archive.replace(cache / archive.name)
+            whole = incoming / f".{archive.name}"
+            shutil.copy2(archive, whole)  # of a local repository APT only makes a link
+            archive.unlink()
+            whole.replace(cache / archive.name)
     return reasons
 
 

@@ -40,18 +40,12 @@ def find_fortran_form(content: bytes, presumed: str) -> str:
     continued = False
     for line in content[:_INSPECTED_BYTES].split(b"\n")[:_INSPECTED_LINES]:
         line = line.rstrip()
-        first = line[:1]
-        if not line or first in b"#!" or line.lstrip().startswith(b"!"):
+        if line.lstrip()[:1] in b"#!":  # blank, preprocessor, or a comment in both forms
             continue
-        if _FIXED_COMMENT.match(line) and not (continued and first != b"*"):
-            # `c` may also begin a free statement; those that do are told apart by what follows
-            free_call = _FREE_START.match(line) is not None
-            fixed, free = fixed + (not free_call), free + free_call
-            continue
-        code = line.split(b"!", 1)[0].rstrip()
-        if not continued:
-            fixed += _COLUMN_6.match(line) is not None
+        if not continued:  # what a free statement goes on with may stand anywhere
+            fixed += _FIXED_COMMENT.match(line) is not None or _COLUMN_6.match(line) is not None
             free += _FREE_START.match(line) is not None
+        code = line.split(b"!", 1)[0].rstrip()
         continued = code.endswith(b"&") and len(code) <= 72 and len(code.strip()) > 1
         free += continued
     if fixed == free:

@@ -17,11 +17,12 @@ from hpctrain.corpus.fortran import find_fortran_form, is_forth, is_fortran
 
 _CPP_BY_CASE = {".C", ".H"}  # the old Unix convention: the capital letter means C++
 _C_LIKE = {
-    **dict.fromkeys((".c",), "c"),
+    ".c": "c",
     **dict.fromkeys((".cc", ".cpp", ".cxx", ".c++", ".cp", ".cppm", ".ixx", ".hh", ".hpp", ".hxx"), "cpp"),
-    **dict.fromkeys((".h++", ".inl", ".ipp", ".tpp", ".tcc", ".txx", ".ixx", ".hpp11"), "cpp"),
-    **dict.fromkeys((".cu", ".cuh"), "cuda"),
-    **dict.fromkeys((".hip",), "hip"),
+    **dict.fromkeys((".h++", ".inl", ".ipp", ".tpp", ".tcc", ".txx"), "cpp"),
+    ".cu": "cuda",
+    ".cuh": "cuda",
+    ".hip": "hip",
     **dict.fromkeys((".cl", ".clh", ".ocl"), "opencl"),
 }
 _FORTRAN = {

@@ -84,6 +84,6 @@ class Ledger:
         lines = []
         for name, source in self.sources.items():
             reasons = [f"{tally.files} {reason}" for reason, tally in sorted(source.dropped.items())]
-            reasons += [f"{part} missing: {reason}" for part, reason in source.missing.items()]
+            reasons += source.missing.values()
             lines.append(f"  {name}: {source.seen.files} files seen; {', '.join(reasons) or 'nothing there'}")
         return "\n".join(lines)

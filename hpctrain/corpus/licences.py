@@ -97,16 +97,19 @@ _NOTICE_HINT = re.compile(rb"(?i)licen[sc]e|redistribut|permission|public domain
 
 
 def match_notice(text: bytes) -> str:
-    """The licence whose key phrases a notice or licence text contains, or ""; a few robust phrases only."""
+    """The licence whose key phrases come first in a notice or licence text, or ""."""
     if not _NOTICE_HINT.search(text):
         return ""
     plain = b" ".join(_COMMENT_MARKS.sub(b"", text).split()).decode("latin-1").lower()
-    for licence, phrases in _PHRASES:
-        if all(phrase in plain for phrase in phrases):
-            return licence
-    if "redistribution and use in source and binary forms" in plain:
-        return _match_bsd(plain)
-    return _match_gnu(plain)
+    found = [
+        (plain.index(phrases[0]), licence)
+        for licence, phrases in _PHRASES
+        if all(phrase in plain for phrase in phrases)
+    ]
+    for start, licence in (_match_bsd(plain), _match_gnu(plain)):
+        if licence:
+            found.append((start, licence))
+    return min(found, key=lambda match: match[0], default=(0, ""))[1]
 
 
 _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
@@ -127,29 +130,36 @@ _PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )
 
 
-def _match_bsd(plain: str) -> str:
+def _match_bsd(plain: str) -> tuple[int, str]:
+    """Where a BSD licence begins, and which it is."""
+    start = plain.find("redistribution and use in source and binary forms")
+    if start < 0:
+        return 0, ""
     if "all advertising materials mentioning" in plain:
-        return "BSD-4-Clause"
-    return "BSD-3-Clause" if "endorse or promote products" in plain else "BSD-2-Clause"
+        return start, "BSD-4-Clause"
+    return start, "BSD-3-Clause" if "endorse or promote products" in plain else "BSD-2-Clause"
 
 
 _GNU_NAME = re.compile(r"gnu (affero |lesser |library )?general public licen[sc]e")
 _GNU_VERSION = re.compile(r"(?:version|v) ?([123](?:\.[01])?)")
 
 
-def _match_gnu(plain: str) -> str:
-    """GPL, LGPL or AGPL with its version. Without the words "any later version" the narrow reading is taken:
-    a bare COPYING file does not say that later versions may be used."""
-    name = _GNU_NAME.search(plain)
-    version = _GNU_VERSION.search(plain, name.end() if name else 0, (name.end() if name else 0) + 200)
-    if not name or not version:
-        return ""
+def _match_gnu(plain: str) -> tuple[int, str]:
+    """Where GPL, LGPL or AGPL is named, and in which version.
+
+    Without the words "any later version" the narrow reading is taken: a bare COPYING file does not say that
+    later versions may be used.
+    """
+    if (name := _GNU_NAME.search(plain)) is None:
+        return 0, ""
+    if (version := _GNU_VERSION.search(plain, name.end(), name.end() + 200)) is None:
+        return 0, ""
     kind = {None: "GPL", "affero ": "AGPL"}.get(name[1], "LGPL")
     number = version[1] if "." in version[1] else version[1] + ".0"
     notice = plain[max(0, name.start() - 100) : version.end() + 100]
     scope = "or-later" if "any later version" in notice else "only"
     exception = " WITH GCC-exception-3.1" if "gcc runtime library exception" in plain else ""
-    return f"{kind}-{number}-{scope}{exception}"
+    return name.start(), f"{kind}-{number}-{scope}{exception}"
 
 
 _LICENCE_FILE = re.compile(r"(?i)(licen[sc]e|copying|copyright)([._-].*)?$")

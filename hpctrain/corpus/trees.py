@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 
 from hpctrain.config import fingerprint
 from hpctrain.corpus.entry import Entry, printable, refuse
+from hpctrain.corpus.licences import is_licence_file
 from hpctrain.errors import DataError
 
 _VERSION_CONTROL = {".git", ".hg", ".svn"}
@@ -103,8 +104,11 @@ def walk(root: Path) -> Iterator[str]:
 
 
 def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    """True if a path matches one of `include` (or there are none) and none of `exclude`; `*` crosses `/`."""
-    if include and not any(fnmatchcase(path, pattern) for pattern in include):
+    """True if a path matches one of `include` (or there are none) and none of `exclude`; `*` crosses `/`.
+
+    Licence files need no include: what they say holds for the files beside them.
+    """
+    if include and not is_licence_file(path) and not any(fnmatchcase(path, p) for p in include):
         return False
     return not any(fnmatchcase(path, pattern) for pattern in exclude)
 

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from hpctrain.errors import DataError
 from hpctrain.export.card import model_card
-from hpctrain.manifest import Manifest, StageWriter, read_manifest, write_stage
+from hpctrain.manifest import Manifest, StageWriter, find_finished, read_manifest, write_stage
 from hpctrain.progress import say
 from hpctrain.tokenizer.huggingface import to_tokenizer_json, tokenizer_config
 from hpctrain.train.generate import generate
@@ -46,16 +46,20 @@ def export_huggingface(run: Path, out: Path) -> Manifest:
     text. Raises DataError, and publishes nothing, if they differ.
     """
     trained = load_trained(run)
+    inputs = {
+        "checkpoint": trained.checkpoint.manifest.fingerprint,
+        "tokenizer": trained.tokenizer.fingerprint,
+    }
+    if finished := find_finished(out, EXPORT_KIND, EXPORT_FORMAT, inputs):
+        say(f"{out}: up to date")
+        return finished
     with write_stage(out, EXPORT_KIND, EXPORT_FORMAT) as stage:
         _write_weights(trained, stage)
         _write_tokenizer(trained, stage)
         stage.write_json("config.json", llama_config(trained))
         stage.path("README.md").write_text(model_card(trained, out.name), encoding="utf-8")
         difference = _prove(trained, stage.directory)
-        stage.inputs = {
-            "checkpoint": trained.checkpoint.manifest.fingerprint,
-            "tokenizer": trained.tokenizer.fingerprint,
-        }
+        stage.inputs = inputs
         stage.counts = {
             "step": trained.checkpoint.state.step,
             "parameters": trained.checkpoint.manifest.counts["parameters"],

@@ -133,6 +133,14 @@ class Gang:
 ALONE = Gang(0, 1)
 
 
+def choose_accelerator() -> None:
+    """Tell DeepSpeed to use the CPU where there is no GPU, before it is imported and warns of it."""
+    import torch
+
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
 @contextmanager
 def process_group(world: World) -> Iterator[torch.device]:
     """Join all ranks: NCCL (or RCCL) where there are GPUs, gloo on CPUs; yields this rank's device.

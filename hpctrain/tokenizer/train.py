@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import string
 import subprocess
@@ -32,6 +33,7 @@ from hpctrain.tokenizer.codec import (
 from hpctrain.tokenizer.describe import bytes_per_token
 from hpctrain.tokenizer.sample import draw_sample
 
+_WORK = 100
 _BOUND_PIECES = ("unk", "pad", "document", "end")  # those SentencePiece has roles for: unk, pad, bos, eos
 
 
@@ -82,7 +84,7 @@ def train_tokenizer(
         )
     with write_stage(out, TOKENIZER_KIND, TOKENIZER_FORMAT) as stage:
         model_path = stage.path(MODEL_NAME)
-        with progress("tokenizer", config.vocab_size, "pieces") as bar:
+        with progress("tokenizer", _WORK, "parts of the work") as bar:
             _train_model(trainer_options(config, languages), texts, model_path, bar)
         tokenizer = Tokenizer(model_path.read_bytes(), fingerprint="")
         held_out = ((name, content) for name, drawn in sample.held_out.items() for content in drawn)
@@ -141,10 +143,9 @@ def _train_model(options: Mapping[str, Any], texts: Sequence[str], model: Path, 
         for line in process.stderr:
             log.append(line.decode("utf-8", "replace").rstrip())
             if match := re.search(r"merges=(\d+)", log[-1]):
-                bar.advance(int(match[1]) - bar.done)
+                _show_merges(bar, int(match[1]), options["vocab_size"])
     if process.returncode == 0:
-        bar.advance(options["vocab_size"] - bar.done)
-        return
+        return _show_merges(bar, options["vocab_size"], options["vocab_size"])
     reason = log[-1] if log else f"exit status {process.returncode}"
     if limit := re.search(r"Vocabulary size too high .*<= (\d+)", reason):
         raise ConfigError(
@@ -153,6 +154,12 @@ def _train_model(options: Mapping[str, Any], texts: Sequence[str], model: Path, 
     if "smaller than required_chars" in reason:
         raise ConfigError(f"vocab_size: {options['vocab_size']} is too small for the characters of the text")
     raise DataError("SentencePiece could not train:\n" + "\n".join(log))
+
+
+def _show_merges(bar: Progress, merges: int, vocab_size: int) -> None:
+    """A merge costs as much as its piece is frequent, about 1 / rank: the work grows with log(rank)."""
+    done = _WORK * math.log1p(merges) / math.log1p(vocab_size)
+    bar.advance(done - bar.done, f"{merges:,} pieces")
 
 
 def _known_languages(

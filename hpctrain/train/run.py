@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from hpctrain import __version__
-from hpctrain.checkpoint.restore import check_identity, newest_whole, restore
-from hpctrain.checkpoint.save import RunState
+from hpctrain.checkpoint.restore import check_identity, checkpoint_directories, newest_whole, restore
+from hpctrain.checkpoint.save import RunState, checkpoint_name
 from hpctrain.config import dump_yaml
 from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
@@ -36,6 +36,8 @@ from hpctrain.train.signals import stop_signals
 def train(config: RunConfig, world: World) -> None:
     """Pretrain by a config as one rank of a world; goes on from the run's newest whole checkpoint."""
     check_layout(config, world.size)
+    if is_finished_run(config):
+        return
     shards = read_shards_manifest(config.data.shards)
     topology = Topology(world.size, world.rank, config.parallel.pipeline_stages)
     with ExitStack() as stack:
@@ -54,6 +56,12 @@ def train(config: RunConfig, world: World) -> None:
         _introduce(config, data, journal, device, log)
         _restore_or_begin(loop, topology)
         loop.run()
+
+
+def is_finished_run(config: RunConfig) -> bool:
+    """Whether the newest checkpoint is the last step's, so that nothing is left to do."""
+    found = checkpoint_directories(config.run.dir / "checkpoints")
+    return bool(found) and found[0].name >= checkpoint_name(config.train.steps)
 
 
 def build(config: RunConfig, vocab_size: int, topology: Topology, device: torch.device) -> Engine:

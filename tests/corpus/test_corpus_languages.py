@@ -36,7 +36,16 @@ BOTH_FORMS = (
 )
 TABBED_FIXED = b"\tprogram p\n\tx = a +\n\t1 b\n\tend\n"
 
-C_HEADER = b'#ifndef A_H\n#define A_H\n#ifdef __cplusplus\nextern "C" {\n#endif\nint f(void);\ntypedef struct a a;\n#endif\n'
+C_HEADER = b"""\
+#ifndef A_H
+#define A_H
+#ifdef __cplusplus
+extern "C" {
+#endif
+int f(void);
+typedef struct a a;
+#endif
+"""
 CPP_HEADER = b"#pragma once\nnamespace a {\nclass B;\n}\n"
 COMMENT_ONLY_CPP = (
     b"/* see std::vector and template <class T> */\ntypedef struct { int x; } t; // namespace x {\n"
@@ -115,17 +124,11 @@ def test_silent_columns_leave_the_presumption() -> None:
 
 
 def test_undecided_headers_follow_the_closest_directory() -> None:
-    labels = [
-        ("lib/a.cpp", "cpp"),
-        ("lib/macros.h", UNDECIDED),
-        ("lib/c/a.c", "c"),
-        ("lib/c/b.c", "c"),
-        ("lib/c/macros.h", UNDECIDED),
-        ("lib/config/macros.h", UNDECIDED),
-    ]
-    assert settle_headers(labels)[1::3] == ["cpp", "c"]
-    assert settle_headers(labels)[5] == "c"  # nothing beside it: the tree as a whole is more C than C++
-    assert settle_headers([("a.h", UNDECIDED)]) == ["c"]
+    decided = [(f"lib/{name}.cpp", "cpp") for name in "abc"] + [("lib/c/a.c", "c"), ("lib/c/b.c", "c")]
+    headers = ["lib/macros.h", "lib/config/macros.h", "lib/c/macros.h", "other/macros.h"]
+    settled = settle_headers([*decided, *((path, UNDECIDED) for path in headers)])
+    assert settled[: len(decided)] == [language for _, language in decided]
+    assert settled[len(decided) :] == ["cpp", "cpp", "c", "cpp"]
 
 
 def test_hpc_kernels_of_this_project() -> None:

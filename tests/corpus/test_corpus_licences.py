@@ -51,6 +51,11 @@ READER = LicenceReader()
         ("Mozilla Public License Version 2.0", "MPL-2.0"),
         ("Boost Software License - Version 1.0 - August 17th, 2003", "BSL-1.0"),
         ("NVIDIA ... without an express license agreement from", "LicenseRef-NvidiaProprietary"),
+        (
+            "Redistribution and use in source and binary forms ...\nBundled: permission is hereby granted, "
+            "free of charge, to any person obtaining a copy",
+            "BSD-2-Clause",
+        ),
         ("you may not redistribute this without the author's permission", ""),
     ],
 )

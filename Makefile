@@ -1,0 +1,38 @@
+# Two commands: `make pretrain` shows the whole way on this machine, `make test` runs the test suite.
+VENV ?= .venv
+WORK ?= runs/quickstart
+RANKS ?= 2
+STEPS ?= 200
+PYTHON ?= python3
+
+HPCTRAIN = $(VENV)/bin/hpctrain
+TRAIN = $(HPCTRAIN) train configs/pretrain/quickstart.yaml --ranks $(RANKS) \
+	run.dir=$(WORK)/run data.shards=$(WORK)/shards train.steps=$(STEPS)
+
+.PHONY: help install pretrain test lint
+
+help:
+	@echo "make pretrain   environment, corpus, tokenizer, shards, training, restart, evaluation, export, report"
+	@echo "make test       the whole test suite"
+	@echo "make lint       ruff, mypy and the import rule"
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt launch/install.sh
+	@PYTHON=$(PYTHON) launch/install.sh $(VENV)
+
+# Each stage is skipped by its own command when it is finished, and goes on when it was interrupted.
+pretrain: install
+	@$(HPCTRAIN) corpus build configs/corpus/installed.yaml --out $(WORK)/corpus
+	@$(HPCTRAIN) tokenizer train configs/tokenizer/default.yaml --corpus $(WORK)/corpus --out $(WORK)/tokenizer
+	@$(HPCTRAIN) shards build --corpus $(WORK)/corpus --tokenizer $(WORK)/tokenizer --out $(WORK)/shards
+	@examples/stop-and-restart.sh $(WORK)/run $$(($(STEPS) / 2)) $(TRAIN)
+	@$(HPCTRAIN) evaluate $(WORK)/run --suite bits-per-byte --out $(WORK)/evaluation
+	@$(HPCTRAIN) export $(WORK)/run --format hf --out $(WORK)/export
+	@$(HPCTRAIN) report $(WORK)/run --html $(WORK)/report.html
+
+test: install
+	@$(VENV)/bin/python -m pytest
+
+lint: install
+	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -1,0 +1,22 @@
+#!/bin/sh
+# Show that a stop costs nothing: train, send SIGTERM in the middle, and start the same command again.
+# Usage: stop-and-restart.sh RUN STEP COMMAND... ; RUN is the run directory, STEP where to stop.
+set -eu
+run=$1 step=$2
+shift 2
+
+steps_done() { [ -f "$run/metrics.jsonl" ] && grep -c '"loss":' "$run/metrics.jsonl" || echo 0; }
+
+if [ "$(steps_done)" -lt "$step" ]; then
+    "$@" &
+    pid=$!
+    trap : INT TERM # a Ctrl-C reaches the ranks by itself; wait for them to save
+    while kill -0 "$pid" 2>/dev/null && [ "$(steps_done)" -lt "$step" ]; do sleep 0.5; done
+    kill -TERM "$pid" 2>/dev/null && echo ">> sent SIGTERM after step $(steps_done)"
+    code=0
+    while kill -0 "$pid" 2>/dev/null; do wait "$pid" && code=0 || code=$?; done
+    trap - INT TERM
+    [ "$code" -eq 75 ] || exit "$code"
+    echo ">> exit code 75: stopped early with its work saved. The same command again:"
+fi
+exec "$@"

@@ -1,0 +1,146 @@
+"""A summary as one screen of text."""
+
+from __future__ import annotations
+
+import sys
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from hpctrain.progress import duration
+from hpctrain.report.record import Restart
+from hpctrain.report.summary import LanguageSummary, State, Summary
+from hpctrain.report.words import change, count, decimal, moment, plain, plural, size
+
+_WIDTH = 100
+_LANGUAGES_SHOWN = 12
+_RESTARTS_SHOWN = 5
+_STYLES: dict[State, str] = {
+    "finished": "bold green", "running": "bold blue", "stopped": "bold yellow",
+    "interrupted": "bold yellow", "failed": "bold red",
+}  # fmt: skip
+
+
+def show(summary: Summary) -> None:
+    """Print a summary on stdout: coloured in a terminal, plain lines of 100 columns elsewhere."""
+    terminal = sys.stdout.isatty()
+    console = Console(width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False)
+    console.print(render(summary))
+
+
+def render(summary: Summary) -> RenderableType:
+    """The whole screen: facts, languages, restarts, places."""
+    parts: list[RenderableType] = [
+        Text.assemble((plain(summary.name), "bold"), "  ", (summary.state_text, _STYLES[summary.state])),
+        _facts(model_facts(summary)),
+    ]
+    if summary.languages:
+        parts.append(_languages(summary))
+    if summary.restarts:
+        parts.append(_restarts(summary))
+    parts.append(_facts(places(summary)))
+    return Group(*parts)
+
+
+def model_facts(summary: Summary) -> list[tuple[str, str]]:
+    """The run in a few labelled lines."""
+    rate = summary.tokens_per_second
+    speed = f", median {count(rate)} tokens/s" if rate is not None else ""
+    took = f", {duration(summary.step_seconds_total)} in steps" if summary.step_seconds_total else ""
+    facts = []
+    if summary.ranks is not None:
+        facts.append(("model", f"{count(summary.parameters)} parameters in {summary.precision}"))
+        facts.append(("layout", f"{plural(summary.ranks, f'{summary.device} rank')}, {summary.layout}"))
+    if summary.last_loss is None:
+        facts.append(("training", "no step yet"))
+    else:
+        loss = f"loss {decimal(summary.first_loss)} → {decimal(summary.last_loss)} nats/token"
+        facts.append(("training", f"{loss}; {count(summary.tokens_seen)} tokens{speed}{took}"))
+    facts.append(("data", summary.shards_problem or str(summary.shards)))
+    if summary.evaluated_step is not None:
+        facts.append(
+            ("held out", f"measured on files that no step reads, step 0 → {summary.evaluated_step:,}")
+        )
+    return facts
+
+
+def describe_restart(restart: Restart) -> str:
+    """One restart in words."""
+    if restart.step is None:
+        return "ended before it could go on"
+    went_on = f"went on from step {restart.step:,}" if restart.step else "began at step 0"
+    ranks = f" with {plural(restart.ranks, 'rank')}, {restart.layout}" if restart.ranks else ""
+    repeated = plural(restart.discarded_steps, "step") if restart.discarded_steps else "no step"
+    return f"{went_on}{ranks}; {repeated} repeated"
+
+
+def describe_repeats(summary: Summary) -> str | None:
+    """Whether repeated steps read the same data; None if there were none."""
+    if summary.repeats_saw_same_data is None:
+        return None
+    verdict = "the same tokens as before" if summary.repeats_saw_same_data else "OTHER tokens than before"
+    return f"{plural(summary.repeated_steps, 'repeated step')} read {verdict}"
+
+
+def places(summary: Summary) -> list[tuple[str, str]]:
+    """Where the run and what came of it lie, one labelled path each."""
+    known = [
+        ("run", summary.directory), ("checkpoint", summary.checkpoint), ("export", summary.export),
+        ("report", summary.report),
+    ]  # fmt: skip
+    return [(label, place) for label, place in known if place is not None]
+
+
+def _facts(facts: list[tuple[str, str]]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", width=10)
+    table.add_column(overflow="fold")
+    for label, fact in facts:
+        table.add_row(label, plain(fact))
+    return Padding(table, (0, 0, 0, 2))
+
+
+def _languages(summary: Summary) -> Table:
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), show_footer=len(summary.languages) > 1)
+    rows = summary.languages
+    table.add_column("language", "all", no_wrap=True, overflow="ellipsis")
+    for heading, total in (
+        ("files", count(_total(rows, "documents"))),
+        ("size", size(_total(rows, "bytes"))),
+        ("tokens", count(_total(rows, "tokens"))),
+        ("held out", count(_total(rows, "validation_documents"))),
+        ("nats/token", ""), ("bits/byte", ""), ("change", ""),
+    ):  # fmt: skip
+        table.add_column(heading, total, justify="right", no_wrap=True)
+    for row in rows[:_LANGUAGES_SHOWN]:
+        table.add_row(
+            plain(row.language), count(row.documents), size(row.bytes), count(row.tokens),
+            count(row.validation_documents), _from_to(row.loss_before, row.loss_after),
+            _from_to(row.bits_per_byte_before, row.bits_per_byte_after),
+            change(row.bits_per_byte_before, row.bits_per_byte_after),
+        )  # fmt: skip
+    if len(rows) > _LANGUAGES_SHOWN:
+        table.add_row(f"… and {len(rows) - _LANGUAGES_SHOWN} more")
+    return table
+
+
+def _from_to(before: float | None, after: float | None) -> str:
+    return f"{decimal(before)} → {decimal(after)}"
+
+
+def _total(rows: tuple[LanguageSummary, ...], column: str) -> int | None:
+    values = [getattr(row, column) for row in rows]
+    return None if None in values else sum(values)
+
+
+def _restarts(summary: Summary) -> RenderableType:
+    earlier = len(summary.restarts) - _RESTARTS_SHOWN
+    facts = [("restarts", f"{earlier} earlier")] if earlier > 0 else []
+    for restart in summary.restarts[-_RESTARTS_SHOWN:]:
+        facts.append(("" if facts else "restarts", f"{moment(restart.time)}  {describe_restart(restart)}"))
+    if repeats := describe_repeats(summary):
+        facts.append(("", repeats))
+    return _facts(facts)

@@ -1,0 +1,265 @@
+"""What a run did, as numbers and as one screen of text."""
+
+from __future__ import annotations
+
+import statistics
+from collections import defaultdict
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hpctrain.errors import DataError
+from hpctrain.manifest import Manifest, read_manifest
+from hpctrain.report.record import Restart, RunRecord, describe_layout, find_restarts, read_run
+from hpctrain.shards.layout import SHARDS_FORMAT, SHARDS_KIND
+
+State = Literal["finished", "stopped", "failed", "running", "interrupted"]
+
+
+@dataclass(frozen=True)
+class LanguageSummary:
+    """One language: what the run could read of it, and what the model makes of text it never read.
+
+    Counts are None where the shards are gone, losses where there was no evaluation.
+    """
+
+    language: str
+    documents: int | None
+    """Documents of the training split."""
+    bytes: int | None
+    """Their size before tokenization."""
+    tokens: int | None
+    """Their tokens."""
+    validation_documents: int | None
+    """Documents of the held-out split."""
+    loss_before: float | None
+    """Held-out loss at step 0, nats per token."""
+    loss_after: float | None
+    """The same at the latest evaluation."""
+    bits_per_byte_before: float | None
+    """Held-out bits per byte at step 0."""
+    bits_per_byte_after: float | None
+    """The same at the latest evaluation."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The numbers of a run. What is not known yet, or no longer, is None."""
+
+    name: str
+    directory: str
+    state: State
+    """`interrupted`: no job holds the directory, and no end was recorded."""
+    state_text: str
+    """The state in words."""
+    step: int
+    """Optimizer steps done."""
+    steps: int | None
+    """Optimizer steps of the whole run."""
+    parameters: int | None
+    precision: str | None
+    device: str | None
+    ranks: int | None
+    """World size of the latest start."""
+    layout: str | None
+    """ZeRO stage and pipeline stages of the latest start."""
+    versions: dict[str, str]
+    """Versions of hpctrain and what it runs on, at the latest start."""
+    first_loss: float | None
+    """Training loss of the first step, nats per token."""
+    last_loss: float | None
+    """Training loss of the latest step, nats per token."""
+    tokens_seen: int | None
+    """Training tokens up to the latest step."""
+    tokens_per_second: float | None
+    """Median over the steps, all ranks together."""
+    step_seconds_total: float
+    """Time in steps that count, without start-up, evaluation and saves."""
+    evaluated_step: int | None
+    """Step of the latest evaluation."""
+    languages: tuple[LanguageSummary, ...]
+    """In alphabetical order."""
+    licences: dict[str, int]
+    """Bytes of the corpus by licence."""
+    shards: str | None
+    shards_problem: str | None
+    """Why counts of documents are missing, if they are."""
+    restarts: tuple[Restart, ...]
+    repeated_steps: int
+    """Steps that were done more than once."""
+    repeats_saw_same_data: bool | None
+    """Whether each repeated step read the same tokens as before; None if none was repeated."""
+    checkpoint: str | None
+    """The newest committed checkpoint."""
+    export: str | None
+    """The newest export."""
+    report: str | None
+    """The newest HTML report in the run directory."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same as plain values, ready for JSON."""
+        return asdict(self)
+
+
+def print_summary(run: Path) -> None:
+    """Print what a run did on stdout: one screen of at most 40 lines, 100 columns wide.
+
+    Raises DataError if `run` is not the directory of a run.
+    """
+    from hpctrain.report.screen import show  # rich is slow to import
+
+    show(summarize(run))
+
+
+def summarize(run: Path) -> Summary:
+    """Everything the report says in numbers about the run in a directory.
+
+    Raises DataError if it is not the directory of a run.
+    """
+    return summarize_record(read_run(run))
+
+
+def summarize_record(record: RunRecord) -> Summary:
+    """The same of a run that has been read."""
+    start = (record.events_of("start") or [{}])[-1]
+    losses, rates = record.series("loss")[1], record.series("tokens_per_second")[1]
+    tokens, evaluations = record.series("tokens")[1], _evaluations(record)
+    shards, shards_problem = _read_shards(record)
+    repeated, same_data = _repeats(record)
+    state, state_text = _state(record)
+    return Summary(
+        name=str(record.setting("run.name") or record.directory.name),
+        directory=str(record.directory),
+        state=state,
+        state_text=state_text,
+        step=_step(record),
+        steps=record.setting("train.steps"),
+        parameters=start.get("parameters"),
+        precision=start.get("precision"),
+        device=start.get("device"),
+        ranks=start.get("world_size"),
+        layout=describe_layout(start) if start else None,
+        versions=start.get("versions", {}),
+        first_loss=losses[0] if losses else None,
+        last_loss=losses[-1] if losses else None,
+        tokens_seen=int(tokens[-1]) if tokens else None,
+        tokens_per_second=statistics.median(rates) if rates else None,
+        step_seconds_total=sum(record.series("step_seconds")[1]),
+        evaluated_step=evaluations[-1]["step"] if evaluations else None,
+        languages=_languages(evaluations, shards),
+        licences=shards.counts.get("licences", {}) if shards else {},
+        shards=record.setting("data.shards"),
+        shards_problem=shards_problem,
+        restarts=tuple(find_restarts(record)),
+        repeated_steps=repeated,
+        repeats_saw_same_data=same_data,
+        **_places(record),
+    )
+
+
+def _step(record: RunRecord) -> int:
+    """The step the run has come to; a start that wrote no metrics yet stands at what it restored."""
+    return int(record.metrics[-1]["step"]) if record.metrics else 0
+
+
+def _state(record: RunRecord) -> tuple[State, str]:
+    """Where the run stands, from the last start, stop or fault and from whether a job holds it."""
+    last = (record.events_of("start", "stop", "fault") or [{}])[-1]
+    place = f"step {_step(record):,} of {record.setting('train.steps') or 0:,}"
+    if record.is_held:
+        return "running", f"running, {place}"
+    if last.get("event") == "fault":
+        return (
+            "failed",
+            f"failed after {place}: loss {last.get('loss')}, gradient norm {last.get('grad_norm')}",
+        )
+    if last.get("event") == "stop":
+        if last.get("reason") == "finished":
+            return "finished", f"finished, {place}"
+        return "stopped", f"stopped at {place}, saved: the same command goes on"
+    return "interrupted", f"interrupted at {place}: no end recorded, the same command goes on"
+
+
+def _evaluations(record: RunRecord) -> list[dict[str, Any]]:
+    return [line for line in record.metrics if line.get("bits_per_byte_by_language")]
+
+
+def _read_shards(record: RunRecord) -> tuple[Manifest | None, str | None]:
+    """The manifest of the run's shards, or why its counts cannot be told."""
+    shards = record.setting("data.shards")
+    if not shards:
+        return None, "the config names no shards"
+    try:
+        manifest = read_manifest(Path(shards), SHARDS_KIND, SHARDS_FORMAT)
+    except DataError:
+        state = "not readable" if Path(shards).exists() else "gone"
+        return None, f"{shards}: these shards are {state}, so documents cannot be counted"
+    except OSError as reason:
+        return None, f"{shards}: {reason.strerror}, so documents cannot be counted"
+    if _trained_on(record) not in (None, manifest.fingerprint):
+        return None, f"{shards}: these are no longer the shards that the run read, so they are not counted"
+    return manifest, None
+
+
+def _trained_on(record: RunRecord) -> str | None:
+    """Fingerprint of the shards that the newest checkpoint was trained on, if it tells."""
+    checkpoint = record.newest_checkpoint()
+    if checkpoint is None:
+        return None
+    try:
+        text = (checkpoint / "manifest.json").read_text(encoding="utf-8")
+        return Manifest.model_validate_json(text).inputs.get("data.shards")
+    except (OSError, ValueError):
+        return None
+
+
+def _languages(evaluations: list[dict[str, Any]], shards: Manifest | None) -> tuple[LanguageSummary, ...]:
+    counts = shards.counts if shards else {}
+    before = evaluations[0] if evaluations and evaluations[0]["step"] == 0 else {}
+    after = evaluations[-1] if evaluations and evaluations[-1]["step"] > 0 else {}
+    names = {name for evaluation in evaluations for name in evaluation["bits_per_byte_by_language"]}
+    names |= {name for split in counts.get("documents", {}).values() for name in split}
+
+    def counted(what: str, split: str, language: str) -> int | None:
+        return counts[what].get(split, {}).get(language, 0) if what in counts else None
+
+    def measured(evaluation: dict[str, Any], what: str, language: str) -> float | None:
+        value: float | None = evaluation.get(what, {}).get(language)
+        return value
+
+    return tuple(
+        LanguageSummary(
+            language=name,
+            documents=counted("documents", "train", name),
+            bytes=counted("bytes", "train", name),
+            tokens=counted("tokens", "train", name),
+            validation_documents=counted("documents", "validation", name),
+            loss_before=measured(before, "loss_by_language", name),
+            loss_after=measured(after, "loss_by_language", name),
+            bits_per_byte_before=measured(before, "bits_per_byte_by_language", name),
+            bits_per_byte_after=measured(after, "bits_per_byte_by_language", name),
+        )
+        for name in sorted(names)
+    )
+
+
+def _repeats(record: RunRecord) -> tuple[int, bool | None]:
+    """How many steps were done more than once, and whether each saw the same data every time."""
+    digests = defaultdict(list)
+    for line in record.lines:
+        if "batch_digest" in line:
+            digests[line["step"]].append(line["batch_digest"])
+    repeated = [seen for seen in digests.values() if len(seen) > 1]
+    return len(repeated), all(len(set(seen)) == 1 for seen in repeated) if repeated else None
+
+
+def _places(record: RunRecord) -> dict[str, str | None]:
+    """Where the newest checkpoint, export and report lie."""
+    checkpoint = record.newest_checkpoint()
+    exports = [event["path"] for event in record.events_of("export") if "path" in event]
+    reports = sorted(record.directory.glob("*.html"), key=lambda path: path.stat().st_mtime)
+    return {
+        "checkpoint": str(checkpoint) if checkpoint else None,
+        "export": str(exports[-1]) if exports else None,
+        "report": str(reports[-1]) if reports else None,
+    }
