@@ -17,6 +17,7 @@ class ConfigError(HpctrainError):
     """The config or the command is wrong. Carries every problem that was found, not only the first."""
 
     exit_code = 2
+    everywhere = True  # every rank reads the same config
 
     def __init__(self, problems: str | Sequence[str]) -> None:
         self.problems = [problems] if isinstance(problems, str) else list(problems)

@@ -10,6 +10,7 @@ import pytest
 
 from hpctrain.corpus.document import CORPUS_FORMAT, CORPUS_KIND, LANGUAGES, Document, write_corpus_files
 from hpctrain.manifest import write_stage
+from hpctrain.shards.pack import build_shards
 from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer
 
 FIXED_FORM = b"""\
@@ -103,4 +104,14 @@ def tokenizer_directory(documents: list[Document], tmp_path_factory: pytest.Temp
     out = tmp_path_factory.mktemp("stages") / "tokenizer"
     train = ((document.language, document.content) for document in documents if document.split == "train")
     train_tokenizer(TokenizerConfig(vocab_size=2048), train, LANGUAGES, {"corpus": "none"}, out)
+    return out
+
+
+@pytest.fixture(scope="session")
+def shards_directory(
+    corpus_directory: Path, tokenizer_directory: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """Finished shards of `corpus_directory`."""
+    out = tmp_path_factory.mktemp("stages") / "shards"
+    build_shards(corpus_directory, tokenizer_directory, out)
     return out

@@ -74,10 +74,12 @@ def newest_whole(directory: Path, may_start_anew: bool, gang: Gang = ALONE) -> W
             return Whole(candidate, manifest)
         damage += found
     if damage and not may_start_anew:
-        raise CheckpointError(
+        error = CheckpointError(
             f"{directory}: no checkpoint is whole; set checkpoint.start_anew=true to begin at step 0\n"
             + "\n".join(damage)
         )
+        error.everywhere = True
+        raise error
     return None
 
 

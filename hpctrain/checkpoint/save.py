@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from pydantic import Field
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from hpctrain.checkpoint.fragments import STATE_KINDS, Fragment, full_shapes, optimizer_state, owned_fragments
@@ -70,7 +71,7 @@ def save_checkpoint(engine: Engine, directory: Path, state: RunState, identity: 
     try:
         save_file(_host_tensors(engine), partial / name)
         record = seal_file(partial / name)
-    except (OSError, RuntimeError) as reason:  # safetensors reports a full disk as its own error
+    except (OSError, SafetensorError) as reason:
         problem = f"{partial / name}: {reason}"
     mine = (
         name,

@@ -39,13 +39,7 @@ def train(
     from hpctrain.train.config import RunConfig
     from hpctrain.train.run import train as run
 
-    world = discover_world(os.environ)
-    try:
-        record = load_config(config, overrides or [], RunConfig)
-    except ConfigError as error:
-        error.everywhere = True
-        raise
-    run(record, world)
+    run(load_config(config, overrides or [], RunConfig), discover_world(os.environ))
 
 
 def _start_ranks(config: Path, overrides: list[str], ranks: int) -> int:
@@ -53,8 +47,8 @@ def _start_ranks(config: Path, overrides: list[str], ranks: int) -> int:
     choose_accelerator()
     from hpctrain.config import load_config
     from hpctrain.launch.local import run_ranks
-    from hpctrain.shards.reader import read_shards_manifest
     from hpctrain.progress import say
+    from hpctrain.shards.reader import read_shards_manifest
     from hpctrain.train.config import RunConfig, check_layout
     from hpctrain.train.run import is_finished_run
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
+
+_PIPE_WIDTH = 160  # characters; a pipe has no width of its own, and nothing should be cut
 
 
 def show(rows: Sequence[Mapping[str, Any]], title: str, as_json: bool) -> None:
@@ -21,7 +24,7 @@ def show(rows: Sequence[Mapping[str, Any]], title: str, as_json: bool) -> None:
         table.add_column(name, justify="right" if numeric else "left")
     for row in rows:
         table.add_row(*(_text(value) for value in row.values()))
-    Console().print(table)
+    Console(width=None if sys.stdout.isatty() else _PIPE_WIDTH).print(table)
 
 
 def _text(value: Any) -> str:

@@ -9,20 +9,22 @@ _INSPECTED_LINES = 1000
 
 _FORTRAN_STATEMENT = re.compile(
     rb"""^[ \t0-9]*(?:
-      (?:pure[ ]|elemental[ ]|recursive[ ]|module[ ])*(?:subroutine|function)\s+\w+\s*(?:\(|$)
-    | (?:program|module)\s+\w+\s*$ | block\s*data\b
-    | end\s*(?:if|do|subroutine|function|module|program|interface)\b
-    | implicit\s+(?:none|real|integer|double|\w+\s*\()
-    | (?:integer|real|logical|complex|character|double\s*precision)
-        (?:\s*[*(]\s*[\w*=]+\s*\)?)?\s*(?:,[^:\n]*)?(?:::|\s)\s*\w+
-    | parameter\s*\( | common\s*/\s*\w+\s*/ | dimension\s+\w+\s*\( | external\s+\w+ | call\s+\w+
-    | use\s+\w+\s*(?:,|$) | [!c*]\$(?:omp|acc)\b )""",
+      (?:pure[ ]|elemental[ ]|recursive[ ]|module[ ])*(?:subroutine|function)[ \t]+\w+[ \t]*(?:\(|\r?$)
+    | (?:program|module)[ \t]+\w+[ \t\r]*$ | block[ \t]*data\b
+    | end[ \t]*(?:if|do|subroutine|function|module|program|interface)\b
+    | implicit[ \t]+(?:none|real|integer|double|\w+[ \t]*\()
+    | (?:integer|real|logical|complex|character|double[ \t]*precision)
+        (?:[ \t]*[*(][ \t]*[\w*=]+[ \t]*\)?)?[ \t]*(?:,[^:\n]*)?(?:::|[ \t])[ \t]*\w+
+    | parameter[ \t]*\( | common[ \t]*/[ \t]*\w+[ \t]*/ | dimension[ \t]+\w+[ \t]*\(
+    | (?:external|call)[ \t]+\w+ | use[ \t]+\w+[ \t]*(?:,|\r?$) | [!c*]\$(?:omp|acc)\b )""",
     re.MULTILINE | re.VERBOSE | re.IGNORECASE,
 )
 _C_STATEMENT = re.compile(
     rb"[;{}][ \t]*(?:/[/*][^\n]*)?$|^[ \t]*#[ \t]*(?:define|pragma)\b|/\*", re.MULTILINE
 )
-_FORTH_DEFINITION = re.compile(rb"^:\s+\S+.*\s;\s*$|^:\s+\S+\s+\([^)\n]*--[^)\n]*\)|^\\\s", re.MULTILINE)
+_FORTH_DEFINITION = re.compile(
+    rb"^:[ \t]+\S+.*[ \t];[ \t\r]*$|^:[ \t]+\S+[ \t]+\([^)\n]*--[^)\n]*\)|^\\\s", re.MULTILINE
+)
 
 _FIXED_COMMENT = re.compile(rb"\*|[cC](?:\$\w+|\s*$|\s+(?![=%(])|[-=*#!>]{2,})")
 _COLUMN_6 = re.compile(rb" {5}[^\s0!#a-zA-Z]|\t[1-9]")

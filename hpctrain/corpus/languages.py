@@ -79,21 +79,23 @@ def find_language(path: str, content: bytes) -> str | None:
 _COMMENTS_AND_STRINGS = re.compile(
     rb'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n]){1,4}\'', re.DOTALL
 )
+_BLANK_LINES = re.compile(rb"[ \t\r\f\v]*\n\s*")
 _CPLUSPLUS_GUARD = re.compile(rb"^[ \t]*#[ \t]*if(?:def)?\b[^\n]*\b__cplusplus\b", re.MULTILINE)
 _CONDITIONAL = re.compile(rb"^[ \t]*#[ \t]*(if|else|elif|endif)", re.MULTILINE)
 _CPP_EVIDENCE = re.compile(
-    rb"""\b\w+\s*::\s*~?\w | \btemplate\s*< | \bnamespace\b\s*[\w:]*\s*\{ | \busing\s+\w+(?:\s*=|::|\s+\w)
-    | ^[ \t]*(?:class|struct|enum\s+class)\s+(?:\w+\s+)*\w+\s*(?:final\s*)?:\s*\w
-    | ^[ \t]*class\s+\w+[^;()*=]*[{;]
+    rb"""\b\w+\s*::\s*~?\w | \btemplate\s*< | \bnamespace\b(?:\s+[\w:]+)?\s*\{
+    | \busing\s+\w+(?:\s*=|::|\s+\w)
+    | ^[ \t]*(?:class|struct|enum\s+class)\s+(?:\w+\s+){0,3}\w+\s*(?:final\s*)?:\s*\w
+    | ^[ \t]*class\s+\w+[^{;()*=]{0,200}[{;]
     | ^[ \t]*(?:public|private|protected)\s*: | \b(?:static|const|dynamic|reinterpret)_cast\s*<
     | \boperator\s*(?:[-+*/%^&|~!=<>]+|\(\)|\[\]|new|delete|bool)\s*\( | \bvirtual\s+~?\w | \btypename\s+\w
     | \b(?:constexpr|decltype|noexcept|nullptr|static_assert\s*\([^,;]*<|friend\s+class|explicit\s+\w+\()\b
-    | \bconst\s+\w+(?:\s*<[^<>;]*>)?\s*&\s*\w*\s*[,)=] | \b(?:extern|using)\s+template\b
+    | \bconst\s+\w+(?:\s*<[^<>;]{0,100}>)?\s*&\s*\w*\s*[,)=] | \b(?:extern|using)\s+template\b
     | ^[ \t]*\#[ \t]*include[ \t]*<(?:[\w/+-]+|[\w/.+-]+\.(?:hpp|hh|hxx|cuh))>""",
     re.MULTILINE | re.VERBOSE,
 )
 _CUDA_EVIDENCE = re.compile(
-    rb"^(?![ \t]*#)[^\n]*\b__global__\s+\w|<<<[^;]*>>>\s*\(|\b__shared__\s+\w"
+    rb"^(?![ \t]*#)[^\n]*\b__global__\s+\w|<<<[^;]{1,500}?>>>\s*\(|\b__shared__\s+\w"
     rb"|^[ \t]*(?:\w+[ \t]+)*__device__\s",
     re.MULTILINE,
 )
@@ -115,7 +117,7 @@ _C_DECLARATION = re.compile(
 )
 _EMACS_CPP_MODE = re.compile(rb"\A[^\n]*-\*-[^\n]*\bC\+\+[^\n]*-\*-")
 _INCLUDE_GUARD = re.compile(
-    rb"^[ \t]*#[ \t]*(?:pragma[ \t]+once|ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b)", re.M
+    rb"^[ \t]*#[ \t]*(?:pragma[ \t]+once|ifndef[ \t]+(\w+)\s+#[ \t]*define[ \t]+\1\b)", re.MULTILINE
 )
 
 
@@ -125,7 +127,8 @@ def _code_of(content: bytes) -> bytes:
     def blank(match: re.Match[bytes]) -> bytes:
         return b'""' if match[0][:1] in b"\"'" else b" "
 
-    return _COMMENTS_AND_STRINGS.sub(blank, content[:_INSPECTED_BYTES])
+    code = _COMMENTS_AND_STRINGS.sub(blank, content[:_INSPECTED_BYTES])
+    return _BLANK_LINES.sub(b"\n", code)  # patterns that span lines must not crawl through blank ones
 
 
 def _gpu_dialect(code: bytes) -> str | None:

@@ -18,6 +18,11 @@ from pydantic import field_validator
 from hpctrain.config import Section
 
 _HEAD_BYTES = 1 << 13
+_UNPARSABLE = (
+    ExpressionError,
+    IndexError,
+    AssertionError,
+)  # the library's parser trips over `( )` and `( AND`
 
 
 class LicencePolicy(Section):
@@ -76,7 +81,7 @@ class LicenceReader:
     def _render(self, text: str) -> str:
         try:
             expression = self._licensing.parse(text, validate=False, strict=True)
-        except ExpressionError:
+        except _UNPARSABLE:
             return ""
         if expression is None:
             return ""

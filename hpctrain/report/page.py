@@ -100,7 +100,10 @@ def _row(group: list[Record]) -> EventRow:
         seconds = [event["seconds"] for event in group if isinstance(event.get("seconds"), (int, float))]
         details = f"{max(seconds):.2f} s at most" if seconds else ""
     if len(group) > 1:
-        kind, steps = f"{kind} × {len(group)}", f"{steps} … {last.get('step', words.NOTHING)}"  # noqa: RUF001
+        kind, steps = (
+            f"{kind} \N{MULTIPLICATION SIGN} {len(group)}",
+            f"{steps} … {last.get('step', words.NOTHING)}",
+        )
     return EventRow(
         kind, words.moment(first.get("time")), steps, str(first.get("world_size", "")),
         str(first.get("job_id", "")), details,

@@ -38,6 +38,11 @@ class RunRecord:
     is_held: bool
     """Whether a job holds the run directory just now."""
 
+    @property
+    def step(self) -> int:
+        """The step the run has come to."""
+        return int(self.metrics[-1]["step"]) if self.metrics else 0
+
     def setting(self, dotted: str) -> Any:
         """A value of the config by its dotted path; None if it is not there."""
         value: Any = self.config
@@ -73,15 +78,15 @@ class RunRecord:
 
 
 @dataclass(frozen=True)
-class Restart:
-    """One time that the run was started again."""
+class Start:
+    """One time that the run was started."""
 
     time: float | None
     """Seconds since the epoch."""
     step: int | None
-    """The step it went on from, 0 if it began anew; None if it ended before it could go on."""
+    """The step it went on from, 0 if it began there; None if it ended before its first step."""
     discarded_steps: int
-    """Steps done before the restart that it had to do again."""
+    """Steps done before this start that it had to do again."""
     ranks: int | None
     """Its world size."""
     layout: str
@@ -109,24 +114,37 @@ def read_run(directory: Path) -> RunRecord:
     return RunRecord(directory, config, text, lines, metrics, events, _is_held(directory))
 
 
-def find_restarts(record: RunRecord) -> list[Restart]:
-    """Every start but the first, with what became of it."""
+def find_starts(record: RunRecord) -> list[Start]:
+    """Every start with what became of it; all but the first are restarts."""
     rewinds = [
         (max(0, after["step"] - 1), before["step"])
         for before, after in pairwise(record.lines)
         if after["step"] <= before["step"]
     ]
-    restarts = []
-    for session in _sessions(record.events)[1:]:
-        start, step = session[0], _went_on_from(session)
-        discarded = 0
-        if rewinds and rewinds[0][0] == step:
-            discarded = rewinds[0][1] - step
-            rewinds.pop(0)
-        restarts.append(
-            Restart(start.get("time"), step, discarded, start.get("world_size"), describe_layout(start))
+    starts: list[Start] = []
+    stopped_at: set[int] = set()
+    for session in _sessions(record.events):
+        start, step, discarded = session[0], _went_on_from(session), 0
+        if starts and step not in stopped_at and rewinds and rewinds[0][0] == step:
+            discarded = rewinds.pop(0)[1] - step
+        starts.append(
+            Start(start.get("time"), step, discarded, start.get("world_size"), describe_layout(start))
         )
-    return restarts
+        if step is not None:  # a stop saves first: who goes on from there repeats nothing
+            stopped_at = {event["step"] for event in session if event.get("event") == "stop"}
+    return starts
+
+
+def find_legs(record: RunRecord) -> list[tuple[int, Start]]:
+    """Where the ranks or the layout changed: the step after which each holds, and its start, in order."""
+    legs: list[tuple[int, Start]] = []
+    for start in find_starts(record):
+        if start.step is None:
+            continue
+        legs = [leg for leg in legs if leg[0] < start.step]  # what it does again counts no longer
+        if not legs or (legs[-1][1].ranks, legs[-1][1].layout) != (start.ranks, start.layout):
+            legs.append((start.step, start))
+    return legs
 
 
 def describe_layout(start: Record) -> str:

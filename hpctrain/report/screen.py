@@ -11,13 +11,13 @@ from rich.table import Table
 from rich.text import Text
 
 from hpctrain.progress import duration
-from hpctrain.report.record import Restart
+from hpctrain.report.record import Start
 from hpctrain.report.summary import LanguageSummary, State, Summary
 from hpctrain.report.words import change, count, decimal, moment, plain, plural, size
 
 _WIDTH = 100
-_LANGUAGES_SHOWN = 12
-_RESTARTS_SHOWN = 5
+_LANGUAGES_SHOWN = 10
+_RESTARTS_SHOWN = 4
 _STYLES: dict[State, str] = {
     "finished": "bold green", "running": "bold blue", "stopped": "bold yellow",
     "interrupted": "bold yellow", "failed": "bold red",
@@ -61,28 +61,26 @@ def model_facts(summary: Summary) -> list[tuple[str, str]]:
         facts.append(("training", f"{loss}; {count(summary.tokens_seen)} tokens{speed}{took}"))
     facts.append(("data", summary.shards_problem or str(summary.shards)))
     if summary.evaluated_step is not None:
-        facts.append(
-            ("held out", f"measured on files that no step reads, step 0 → {summary.evaluated_step:,}")
-        )
+        latest = f" → {summary.evaluated_step:,}" if summary.evaluated_step else ""
+        facts.append(("held out", f"measured on files that no step reads, at step 0{latest}"))
     return facts
 
 
-def describe_restart(restart: Restart) -> str:
+def describe_restart(restart: Start) -> str:
     """One restart in words."""
     if restart.step is None:
         return "ended before it could go on"
-    went_on = f"went on from step {restart.step:,}" if restart.step else "began at step 0"
-    ranks = f" with {plural(restart.ranks, 'rank')}, {restart.layout}" if restart.ranks else ""
+    ranks = f" on {plural(restart.ranks, 'rank')}, {restart.layout}" if restart.ranks else ""
     repeated = plural(restart.discarded_steps, "step") if restart.discarded_steps else "no step"
-    return f"{went_on}{ranks}; {repeated} repeated"
+    return f"from step {restart.step:,}{ranks}; {repeated} repeated"
 
 
 def describe_repeats(summary: Summary) -> str | None:
     """Whether repeated steps read the same data; None if there were none."""
     if summary.repeats_saw_same_data is None:
         return None
-    verdict = "the same tokens as before" if summary.repeats_saw_same_data else "OTHER tokens than before"
-    return f"{plural(summary.repeated_steps, 'repeated step')} read {verdict}"
+    verdict = "the same" if summary.repeats_saw_same_data else "NOT all the same"
+    return f"{plural(summary.repeated_steps, 'step')} done again: {verdict} tokens as before"
 
 
 def places(summary: Summary) -> list[tuple[str, str]]:

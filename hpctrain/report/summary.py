@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from hpctrain.errors import DataError
 from hpctrain.manifest import Manifest, read_manifest
-from hpctrain.report.record import Restart, RunRecord, describe_layout, find_restarts, read_run
+from hpctrain.report.record import RunRecord, Start, describe_layout, find_legs, find_starts, read_run
 from hpctrain.shards.layout import SHARDS_FORMAT, SHARDS_KIND
 
 State = Literal["finished", "stopped", "failed", "running", "interrupted"]
@@ -72,7 +72,7 @@ class Summary:
     tokens_seen: int | None
     """Training tokens up to the latest step."""
     tokens_per_second: float | None
-    """Median over the steps, all ranks together."""
+    """Median over the steps since the ranks or the layout last changed, all ranks together."""
     step_seconds_total: float
     """Time in steps that count, without start-up, evaluation and saves."""
     evaluated_step: int | None
@@ -84,7 +84,8 @@ class Summary:
     shards: str | None
     shards_problem: str | None
     """Why counts of documents are missing, if they are."""
-    restarts: tuple[Restart, ...]
+    restarts: tuple[Start, ...]
+    """Every start but the first."""
     repeated_steps: int
     """Steps that were done more than once."""
     repeats_saw_same_data: bool | None
@@ -122,7 +123,7 @@ def summarize(run: Path) -> Summary:
 def summarize_record(record: RunRecord) -> Summary:
     """The same of a run that has been read."""
     start = (record.events_of("start") or [{}])[-1]
-    losses, rates = record.series("loss")[1], record.series("tokens_per_second")[1]
+    losses = record.series("loss")[1]
     tokens, evaluations = record.series("tokens")[1], _evaluations(record)
     shards, shards_problem = _read_shards(record)
     repeated, same_data = _repeats(record)
@@ -132,7 +133,7 @@ def summarize_record(record: RunRecord) -> Summary:
         directory=str(record.directory),
         state=state,
         state_text=state_text,
-        step=_step(record),
+        step=record.step,
         steps=record.setting("train.steps"),
         parameters=start.get("parameters"),
         precision=start.get("precision"),
@@ -143,29 +144,32 @@ def summarize_record(record: RunRecord) -> Summary:
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,
         tokens_seen=int(tokens[-1]) if tokens else None,
-        tokens_per_second=statistics.median(rates) if rates else None,
+        tokens_per_second=_throughput(record),
         step_seconds_total=sum(record.series("step_seconds")[1]),
         evaluated_step=evaluations[-1]["step"] if evaluations else None,
         languages=_languages(evaluations, shards),
         licences=shards.counts.get("licences", {}) if shards else {},
         shards=record.setting("data.shards"),
         shards_problem=shards_problem,
-        restarts=tuple(find_restarts(record)),
+        restarts=tuple(find_starts(record)[1:]),
         repeated_steps=repeated,
         repeats_saw_same_data=same_data,
         **_places(record),
     )
 
 
-def _step(record: RunRecord) -> int:
-    """The step the run has come to; a start that wrote no metrics yet stands at what it restored."""
-    return int(record.metrics[-1]["step"]) if record.metrics else 0
+def _throughput(record: RunRecord) -> float | None:
+    """Median over the steps under the present ranks and layout."""
+    began = max((step for step, _ in find_legs(record)), default=0)
+    steps, rates = record.series("tokens_per_second")
+    latest = [rate for step, rate in zip(steps, rates, strict=True) if step > began] or rates
+    return statistics.median(latest) if latest else None
 
 
 def _state(record: RunRecord) -> tuple[State, str]:
     """Where the run stands, from the last start, stop or fault and from whether a job holds it."""
     last = (record.events_of("start", "stop", "fault") or [{}])[-1]
-    place = f"step {_step(record):,} of {record.setting('train.steps') or 0:,}"
+    place = f"step {record.step:,} of {record.setting('train.steps') or 0:,}"
     if record.is_held:
         return "running", f"running, {place}"
     if last.get("event") == "fault":

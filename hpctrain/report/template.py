@@ -7,7 +7,8 @@ PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <title>{{ summary.name }}: what the run did</title>
 <style>
 :root { --paper: #fff; --page: #f4f5f7; --ink: #1d2530; --muted: #5b6675; --line: #e2e5ea; --accent: #0072b2;
@@ -26,13 +27,14 @@ p { margin: 0.4rem 0; }
 .state { font-weight: 600; }
 .finished { color: var(--good); } .running { color: var(--accent); }
 .stopped, .interrupted { color: var(--warn); } .failed { color: var(--bad); }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(165px, 1fr)); gap: 1px; overflow: hidden;
+.tiles { display: flex; flex-wrap: wrap; gap: 1px; overflow: hidden;
   margin: 1.5rem 0; background: var(--line); border: 1px solid var(--line); border-radius: 10px; }
-.tiles div { background: var(--paper); padding: 0.9rem 1.1rem; }
+.tiles div { flex: 1 1 170px; background: var(--paper); padding: 0.9rem 1.1rem; }
 .tiles b { display: block; font-size: 1.45rem; font-weight: 600; letter-spacing: -0.01em; white-space: nowrap;
   font-variant-numeric: tabular-nums; }
 .tiles span { color: var(--muted); font-size: 0.85rem; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); gap: 1rem; }
+.pictures { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 460px), 1fr)); }
 figure, section, details { margin: 0; background: var(--paper); border: 1px solid var(--line);
   border-radius: 10px; overflow: hidden; }
 figure { padding: 0.5rem; }
@@ -48,7 +50,8 @@ tr:last-child > * { border-bottom: 0; }
 th[scope=row] { color: inherit; font-weight: 600; }
 tfoot * { color: var(--muted); }
 .wide { overflow-wrap: anywhere; }
-.nowrap { white-space: nowrap; }
+.nowrap, .narrow { white-space: nowrap; }
+.narrow { width: 1%; padding-right: 2rem; }
 code, pre { font: 0.85rem/1.55 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
@@ -61,22 +64,21 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 <p><span class="state {{ summary.state }}">{{ summary.state_text }}</span></p>
 </header>
 
-<div class="tiles">
-{% if summary.parameters is not none %}
-<div><b>{{ summary.parameters | count }}</b><span>parameters, {{ summary.precision }}</span></div>
-{% endif %}
 {% if summary.ranks is not none %}
-<div><b>{{ summary.ranks }} × {{ summary.device }}</b><span>ranks, {{ summary.layout }}</span></div>
-{% endif %}
+<div class="tiles">
+<div><b>{{ summary.parameters | count }}</b><span>parameters, {{ summary.precision }}</span></div>
+<div><b>{{ summary.ranks }} &times; {{ summary.device }}</b><span>ranks, {{ summary.layout }}</span></div>
 {% if summary.last_loss is not none %}
 <div><b>{{ summary.first_loss | decimal(2) }} → {{ summary.last_loss | decimal(2) }}</b>
 <span>training loss, nats per token</span></div>
-<div><b>{{ summary.tokens_seen | count }}</b><span>training tokens seen</span></div>
+<div><b>{{ summary.tokens_seen | count }}</b>
+<span>training tokens in {{ summary.step_seconds_total | duration }}</span></div>
 <div><b>{{ summary.tokens_per_second | count }}</b><span>tokens per second, median</span></div>
-<div><b>{{ summary.step_seconds_total | duration }}</b><span>in {{ "{:,}".format(summary.step) }} steps</span></div>
 {% endif %}
-<div><b>{{ summary.restarts | length }}</b><span>restarts, {{ summary.repeated_steps }} steps repeated</span></div>
+<div><b>{{ summary.restarts | length }}</b>
+<span>restarts, {{ summary.repeated_steps }} steps repeated</span></div>
 </div>
+{% endif %}
 
 <div class="pictures">
 {% for each in pictures %}
@@ -91,7 +93,8 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 <section>
 <h2>By language</h2>
 <table>
-<thead><tr><th scope="col">language</th><th scope="col" class="n">files</th><th scope="col" class="n">size</th>
+<thead><tr><th scope="col">language</th>
+<th scope="col" class="n">files</th><th scope="col" class="n">size</th>
 <th scope="col" class="n">tokens</th><th scope="col" class="n">held-out files</th>
 <th scope="col" class="n">nats per token</th><th scope="col" class="n">bits per byte</th>
 <th scope="col" class="n">change</th></tr></thead>
@@ -108,7 +111,8 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 </table>
 {% if summary.evaluated_step is not none %}
 <p class="muted">Loss and bits per byte are measured on held-out files that no step reads, at step 0
-→ step {{ "{:,}".format(summary.evaluated_step) }}. Files, size and tokens count the training split.</p>
+{%- if summary.evaluated_step %} → step {{ "{:,}".format(summary.evaluated_step) }}{% endif %}.
+Files, size and tokens count the training split.</p>
 {% endif %}
 {% if summary.licences %}
 <p class="muted">Licences by size:
@@ -118,7 +122,6 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 {% if summary.licences | length > 12 %}and {{ summary.licences | length - 12 }} more{% endif %}
 </p>
 {% endif %}
-{% if summary.shards_problem %}<p class="muted wide">{{ summary.shards_problem }}.</p>{% endif %}
 </section>
 {% endif %}
 
@@ -127,10 +130,12 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 <h2>Restarts</h2>
 <table>
 {% for time, text in restarts %}
-<tr><td class="nowrap muted">{{ time }}</td><td>{{ text }}</td></tr>
+<tr><td class="narrow muted">{{ time }}</td><td>{{ text }}</td></tr>
 {% endfor %}
 </table>
-{% if repeats %}<p class="muted">{{ repeats }}, by the digest that each step records of its batch.</p>{% endif %}
+{% if repeats %}
+<p class="muted">{{ repeats }}, by the digest that each step records of its batch.</p>
+{% endif %}
 </section>
 {% endif %}
 
@@ -138,24 +143,27 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 <h2>Where it lies</h2>
 <table>
 {% for label, place in places %}
-<tr><th scope="row">{{ label }}</th><td class="wide"><code>{{ place }}</code></td></tr>
+<tr><th scope="row" class="narrow">{{ label }}</th><td class="wide"><code>{{ place }}</code></td></tr>
 {% endfor %}
-<tr><th scope="row">shards</th><td class="wide"><code>{{ summary.shards or "–" }}</code></td></tr>
+<tr><th scope="row" class="narrow">shards</th>
+<td class="wide"><code>{{ summary.shards or "" }}</code></td></tr>
 {% if summary.versions %}
-<tr><th scope="row">made with</th><td>
+<tr><th scope="row" class="narrow">made with</th><td>
 {% for name, version in summary.versions.items() %}
 {{ name }} {{ version }}{{ "" if loop.last else ", " }}
 {% endfor %}
 </td></tr>
 {% endif %}
 </table>
+{% if summary.shards_problem %}<p class="muted wide">{{ summary.shards_problem }}.</p>{% endif %}
 </section>
 
 {% if events %}
 <details>
 <summary>Events</summary>
 <table>
-<thead><tr><th scope="col">time</th><th scope="col">event</th><th scope="col">step</th><th scope="col">ranks</th>
+<thead><tr><th scope="col">time</th><th scope="col">event</th><th scope="col">step</th>
+<th scope="col">ranks</th>
 <th scope="col">job</th><th scope="col">details</th></tr></thead>
 <tbody>
 {% for row in events %}

@@ -1,6 +1,8 @@
 """Licences: tags, notices, licence texts, and what the policy makes of them."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from hpctrain.corpus.licences import (
@@ -12,6 +14,7 @@ from hpctrain.corpus.licences import (
 )
 
 READER = LicenceReader()
+ONLY_MIT = LicencePolicy(allow=["MIT"])
 
 
 @pytest.mark.parametrize(
@@ -79,6 +82,15 @@ def test_licence_of_a_file(text: str, licence: str) -> None:
 )
 def test_policy(licence: str, accepted: bool) -> None:
     assert READER.accepts(licence, LicencePolicy(allow=["mit", "Apache-2.0"])) is accepted
+
+
+@given(
+    st.lists(st.sampled_from(["MIT", "GPL-2.0+", "AND", "OR", "WITH", "(", ")", "/", "x", ":"]), max_size=8)
+)
+def test_any_tag_is_survived(words: list[str]) -> None:
+    licence = READER.of_source(b"// SPDX-License-Identifier: " + " ".join(words).encode())
+    assert READER.parse(licence) == licence
+    READER.accepts(licence, ONLY_MIT)
 
 
 def test_policy_any_and_unknown() -> None:

@@ -42,7 +42,11 @@ class FakeRun:
             "parallel": self.layout,
             "optimizer": {"learning_rate": 6e-4, "clip_norm": 1.0},
             "schedule": {"warmup_steps": self.steps // 10},
-            "train": {"steps": self.steps, "global_batch_size": 16, "evaluate_every_steps": self.evaluate_every},
+            "train": {
+                "steps": self.steps,
+                "global_batch_size": 16,
+                "evaluate_every_steps": self.evaluate_every,
+            },
         }
         (self.directory / "run.yaml").write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
 
@@ -135,7 +139,11 @@ def make_shards(directory: Path) -> Path:
                 "train": {language: number * scale for language, number in files.items()},
                 "validation": {language: number // 100 * scale for language, number in files.items()},
             }
-        stage.counts["licences"] = {"Apache-2.0": 191_000_000, "BSD-3-Clause": 312_000_000, "MIT": 133_000_000}
+        stage.counts["licences"] = {
+            "Apache-2.0": 191_000_000,
+            "BSD-3-Clause": 312_000_000,
+            "MIT": 133_000_000,
+        }
     return directory
 
 
