@@ -37,12 +37,12 @@ def tensors(directory: Path) -> list[dict[str, Any]]:
 
 
 def verdicts(directory: Path) -> list[dict[str, Any]]:
-    """Each committed checkpoint, newest first: whole, or what is damaged."""
-    rows = []
-    for path in checkpoint_directories(directory):
-        _, damage = examine(path)
-        rows.append({"checkpoint": path.name, "verdict": "; ".join(damage) or "whole"})
-    return rows
+    """Each committed checkpoint, newest first: whole, or a row for each thing that is damaged."""
+    return [
+        {"checkpoint": path.name, "verdict": verdict}
+        for path in checkpoint_directories(directory)
+        for verdict in examine(path)[1] or ["whole"]
+    ]
 
 
 def choose(directory: Path, step: int | None) -> Path:

@@ -106,7 +106,7 @@ def checkpoint_verify(run: RunDirectory, as_json: AsJson = False) -> None:
 
     rows = verdicts(run / "checkpoints")
     show(rows, f"Checkpoints of {run}", as_json)
-    damaged = [row["checkpoint"] for row in rows if row["verdict"] != "whole"]
+    damaged = sorted({row["checkpoint"] for row in rows if row["verdict"] != "whole"})
     if damaged:
         raise CheckpointError(f"{run}: damaged: {', '.join(damaged)}")
 

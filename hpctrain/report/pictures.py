@@ -113,7 +113,8 @@ def _loss(figure: Any, record: RunRecord, theme: Theme) -> None:
     saves = [step for event in record.events_of("save") if (step := event.get("step", 0)) <= steps[-1]]
     axes.plot(
         saves, [0.012] * len(saves), "^", transform=axes.get_xaxis_transform(), color=theme.muted,
-        markersize=5 if len(saves) <= 50 else 3, markeredgewidth=0, label="checkpoint saved", clip_on=False, zorder=5,
+        markersize=5 if len(saves) <= 50 else 3, markeredgewidth=0, label="checkpoint saved", clip_on=False,
+        zorder=5,
     )  # fmt: skip
     legend = axes.legend(
         fontsize=9,
@@ -169,6 +170,7 @@ def _label_leg(axes: Any, theme: Theme, step: int, median: float, start: Start |
         f"{ranks}median {count(median)} tokens/s", (step, 0), xycoords=("data", "axes fraction"),
         xytext=(6, 7), textcoords="offset points", va="bottom", size=9.5, color=theme.ink,
         linespacing=1.4, parse_math=False,
+        bbox={"facecolor": theme.paper, "edgecolor": "none", "alpha": 0.8, "pad": 1.5},
     )  # fmt: skip
 
 

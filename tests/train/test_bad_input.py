@@ -132,7 +132,8 @@ def test_no_whole_checkpoint_is_exit_4_unless_starting_anew_is_asked_for(copied:
     err = copied.train(config, code=4).stderr
     assert "no checkpoint is whole; set checkpoint.start_anew=true" in err
     assert err.count("checkpoint.start_anew") == 1
-    assert copied.run("checkpoint", "verify", copied.directory / "run", code=4).stdout.count("manifest says") == 8
+    verified = copied.run("checkpoint", "verify", copied.directory / "run", "--json", code=4)
+    assert verified.stdout.count("manifest says") == 8
     copied.train(config, "checkpoint.start_anew=true")
     assert max(copied.curve()) == STEPS + 2
 
