@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -67,14 +68,18 @@ def report(
     html: Annotated[
         Path | None, typer.Option(help="Also write one self-contained HTML page, and a PNG.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """What a run did, on one screen; with --html as a page with pictures."""
     from hpctrain.report.page import write_page
-    from hpctrain.report.summary import print_summary
+    from hpctrain.report.summary import print_summary, summarize
 
     if html is not None:
         write_page(run, html)
-    print_summary(run)
+    if as_json:
+        print(json.dumps(summarize(run).as_dict(), indent=1))
+    else:
+        print_summary(run)
 
 
 @checkpoint.command("list")

@@ -14,6 +14,7 @@ from hpctrain.manifest import Manifest, StageWriter, find_finished, read_manifes
 from hpctrain.progress import say
 from hpctrain.tokenizer.huggingface import to_tokenizer_json, tokenizer_config
 from hpctrain.train.generate import generate
+from hpctrain.train.metrics import EVENTS_NAME, JsonLines, now
 from hpctrain.train.trained import Trained, load_trained
 
 EXPORT_KIND = "export"
@@ -65,12 +66,20 @@ def export_huggingface(run: Path, out: Path) -> Manifest:
             "parameters": trained.checkpoint.manifest.counts["parameters"],
         }
         stage.details = {"largest_logit_difference": difference, "run": str(run)}
+    _note_in_run(run, out, trained.checkpoint.state.step)
     say(f"{out}: reloaded with transformers; logits differ by at most {difference:.1e}, greedy text is equal")
     return read_manifest(out, EXPORT_KIND, EXPORT_FORMAT)
 
 
+def _note_in_run(run: Path, out: Path, step: int) -> None:
+    """Let the run know where it was exported to."""
+    events = JsonLines(run / EVENTS_NAME)
+    events.append({"time": now(), "event": "export", "step": step, "path": str(out)})
+    events.close()
+
+
 def huggingface_name(name: str) -> str:
-    """A parameter's name in Llama's spelling: `block_3.mlp.up.weight`, `model.layers.3.mlp.up_proj.weight`."""
+    """Llama's spelling of a name: `model.layers.3.mlp.up_proj.weight` for `block_3.mlp.up.weight`."""
     if name in _OUTER_NAMES:
         return _OUTER_NAMES[name]
     block, rest = name.split(".", 1)

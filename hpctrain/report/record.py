@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +12,7 @@ from hpctrain.errors import ConfigError, DataError
 from hpctrain.manifest import is_finished
 from hpctrain.report.words import plural
 from hpctrain.train.metrics import EVENTS_NAME, METRICS_NAME, read_events, read_lines, read_metrics
-from hpctrain.train.rundir import CONFIG_NAME
+from hpctrain.train.rundir import CONFIG_NAME, is_held
 
 Record = dict[str, Any]
 
@@ -111,7 +108,7 @@ def read_run(directory: Path) -> RunRecord:
     # after a restart has gone back, steps beyond its own are still in the file, but no longer in the run
     metrics = [line for line in read_metrics(directory) if line["step"] <= lines[-1]["step"]] if lines else []
     events = read_events(directory) if (directory / EVENTS_NAME).is_file() else []
-    return RunRecord(directory, config, text, lines, metrics, events, _is_held(directory))
+    return RunRecord(directory, config, text, lines, metrics, events, is_held(directory))
 
 
 def find_starts(record: RunRecord) -> list[Start]:
@@ -173,15 +170,3 @@ def _went_on_from(session: list[Record]) -> int | None:
             step = event.get("step")
             return step if isinstance(step, int) else None
     return None
-
-
-def _is_held(directory: Path) -> bool:
-    """Whether a process holds the lock of a run directory: asked (Linux's F_GETLK), never taken."""
-    layout = "hhqqi4x"  # struct flock: type, whence, start, length, process id
-    try:
-        with (directory / "run.lock").open("rb") as stream:
-            question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            answer = fcntl.fcntl(stream, fcntl.F_GETLK, question)
-    except OSError:
-        return False
-    return bool(struct.unpack(layout, answer)[0] != fcntl.F_UNLCK)

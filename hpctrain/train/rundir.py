@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -42,6 +43,18 @@ def hold(directory: Path, world: World) -> Iterator[None]:
         stream.write(json.dumps(me))
         stream.flush()
         yield
+
+
+def is_held(directory: Path) -> bool:
+    """Whether a process holds the lock of a run directory: asked (Linux's F_GETLK), never taken."""
+    layout = "hhqqi4x"  # struct flock: type, whence, start, length, process id
+    try:
+        with (directory / _LOCK_NAME).open("rb") as stream:
+            question = struct.pack(layout, fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            answer = fcntl.fcntl(stream, fcntl.F_GETLK, question)
+    except OSError:
+        return False
+    return bool(struct.unpack(layout, answer)[0] != fcntl.F_UNLCK)
 
 
 @contextmanager
