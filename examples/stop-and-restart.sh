@@ -5,7 +5,7 @@ set -eu
 run=$1 step=$2
 shift 2
 
-steps_done() { [ -f "$run/metrics.jsonl" ] && grep -c '"loss":' "$run/metrics.jsonl" || echo 0; }
+steps_done() { cat "$run/metrics.jsonl" 2>/dev/null | grep -c '"loss":' || true; }
 
 if [ "$(steps_done)" -lt "$step" ]; then
     "$@" &

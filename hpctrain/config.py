@@ -29,6 +29,9 @@ class Section(BaseModel):
 
 SectionT = TypeVar("SectionT", bound=Section)
 
+# PyYAML lets more than its own errors escape: of impossible dates, `!!bool maybe`, and a thousand brackets.
+_NOT_YAML = (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError)
+
 
 def load_config(path: Path, overrides: Sequence[str], schema: type[SectionT]) -> SectionT:
     """Read a YAML file, apply `section.key=value` overrides and check the whole against `schema`.
@@ -52,7 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)  # noqa: S506 - a SafeLoader
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except _NOT_YAML as error:
         raise ConfigError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path}: expected a mapping of sections, found {type(tree).__name__}")
@@ -78,6 +81,8 @@ class _StrictLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                continue  # never hashable here: refused below
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 problem = f"the key {key!r} is given twice"
@@ -94,7 +99,7 @@ def _apply_override(tree: dict[str, Any], text: str) -> str | None:
         return f"{text}: an override is written section.key=value"
     try:
         value = yaml.safe_load(raw)
-    except yaml.YAMLError:
+    except _NOT_YAML:
         value = raw
     node: Any = tree
     for key in keys[:-1]:

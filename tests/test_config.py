@@ -113,17 +113,24 @@ def test_the_last_override_of_a_key_wins_and_a_value_may_hold_an_equals_sign(tmp
     assert load(tmp_path, "name: a", "name=b", "name=c=d").name == "c=d"
 
 
-@pytest.mark.parametrize("override", ["name", "=1", "optimizer.=1", ".name=1", "optimizer..warmup_steps=1", ""])
+@pytest.mark.parametrize(
+    "override", ["name", "=1", "optimizer.=1", ".name=1", "optimizer..warmup_steps=1", ""]
+)
 def test_malformed_overrides(tmp_path: Path, override: str) -> None:
-    assert problems(tmp_path, "name: a", override) == [f"{override}: an override is written section.key=value"]
+    assert problems(tmp_path, "name: a", override) == [
+        f"{override}: an override is written section.key=value"
+    ]
 
 
 def test_an_override_below_something_that_is_no_section(tmp_path: Path) -> None:
     assert problems(tmp_path, "name: a", "name.sub.key=1") == ["name.sub.key: name is not a section"]
 
 
-def test_a_value_that_is_no_yaml_is_taken_as_text(tmp_path: Path) -> None:
-    assert load(tmp_path, "name: a", "name=[unclosed").name == "[unclosed"
+@pytest.mark.parametrize(
+    "value", ["[unclosed", "2020-99-99", "!!bool maybe", "[" * 5000, "*alias", "a: b: c"]
+)
+def test_a_value_that_is_no_yaml_is_taken_as_text(tmp_path: Path, value: str) -> None:
+    assert load(tmp_path, "name: a", f"name={value}").name == value
 
 
 @pytest.mark.parametrize(
@@ -148,8 +155,10 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"name: [", b"name: \xff\xfe", b"a: b: c", b"\0", b"name: *unknown", b"{[a]: 1}", b"[" * 5000]
-)
+    "content",
+    [b"name: [", b"name: \xff\xfe", b"a: b: c", b"\0", b"name: *unknown", b"{[a]: 1}", b"{{a: 1}: 1}", b"[" * 5000,
+     b"name: 2020-99-99", b"name: !!bool maybe", b"name: !!timestamp x", b"name: !!int x"],
+)  # fmt: skip
 def test_what_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
     path.write_bytes(content)
@@ -157,14 +166,17 @@ def test_what_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
         load_config(path, [], Whole)
 
 
-@pytest.mark.parametrize(("text", "found"), [("", "NoneType"), ("- a\n- b", "list"), ("42", "int"), ("words", "str")])
+@pytest.mark.parametrize(
+    ("text", "found"), [("", "NoneType"), ("- a\n- b", "list"), ("42", "int"), ("words", "str")]
+)
 def test_a_file_that_is_no_mapping(tmp_path: Path, text: str, found: str) -> None:
     (line,) = problems(tmp_path, text)
     assert line.endswith(f"expected a mapping of sections, found {found}")
 
 
 @pytest.mark.parametrize(
-    "tag", ["!!python/object/apply:pathlib.Path.touch", "!!python/object/new:pathlib.Path.touch", "!!python/name:"]
+    "tag",
+    ["!!python/object/apply:pathlib.Path.touch", "!!python/object/new:pathlib.Path.touch", "!!python/name:"],
 )
 def test_yaml_tags_run_nothing(tmp_path: Path, tag: str) -> None:
     """The tag would create the file `touched` in an unsafe loader."""
@@ -192,7 +204,9 @@ def test_a_section_of_another_shape_is_an_error(tmp_path: Path, value: str) -> N
 
 scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(st.characters())
 values = st.recursive(
-    scalars, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+    scalars,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
 )
 
 
@@ -250,7 +264,7 @@ records = st.builds(
 
 @settings(max_examples=80, deadline=None)
 @given(records)
-def test_dumped_yaml_loads_to_the_same_record(tmp_path_factory: pytest.TempPathFactory, record: Whole) -> None:
+def test_dumped_yaml_loads_to_the_same_record(record: Whole) -> None:
     assert Whole.model_validate(yaml.safe_load(dump_yaml(record))) == record
 
 

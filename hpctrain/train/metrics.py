@@ -113,7 +113,7 @@ class WandbSink:
 
     def close(self) -> None:
         """Finish the W&B run."""
-        self.run.finish(quiet=True)
+        self.run.finish()
 
 
 def now() -> float:
