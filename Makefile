@@ -2,7 +2,7 @@
 VENV ?= .venv
 WORK ?= runs/quickstart
 RANKS ?= 2
-STEPS ?= 200
+STEPS ?= 300
 PYTHON ?= python3
 
 HPCTRAIN = $(VENV)/bin/hpctrain

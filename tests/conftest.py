@@ -7,11 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from hpctrain.corpus.document import CORPUS_FORMAT, CORPUS_KIND, LANGUAGES, Document, write_corpus_files
 from hpctrain.manifest import write_stage
 from hpctrain.shards.pack import build_shards
 from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer
+
+# The same examples in every run, however slow the machine; `--hypothesis-profile default` looks for new ones.
+settings.register_profile("hpctrain", derandomize=True, deadline=None)
+settings.load_profile("hpctrain")
 
 FIXED_FORM = b"""\
 C     FIXED FORM: LABELS IN COLUMNS 1-5, CONTINUATION IN COLUMN 6

@@ -156,8 +156,8 @@ def test_unreadable_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"name: [", b"name: \xff\xfe", b"a: b: c", b"\0", b"name: *unknown", b"{[a]: 1}", b"{{a: 1}: 1}", b"[" * 5000,
-     b"name: 2020-99-99", b"name: !!bool maybe", b"name: !!timestamp x", b"name: !!int x"],
+    [b"name: [", b"name: \xff\xfe", b"a: b: c", b"\0", b"name: *unknown", b"{[a]: 1}", b"{{a: 1}: 1}",
+     b"[" * 5000, b"name: 2020-99-99", b"name: !!bool maybe", b"name: !!timestamp x", b"name: !!int x"],
 )  # fmt: skip
 def test_what_is_not_yaml_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "config.yaml"
@@ -217,13 +217,13 @@ def shuffled(value: Any, draw: Any) -> Any:
     return [shuffled(inner, draw) for inner in value] if isinstance(value, list) else value
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.data(), values)
 def test_the_fingerprint_does_not_depend_on_the_order_of_keys(data: Any, value: Any) -> None:
     assert fingerprint(shuffled(value, data.draw)) == fingerprint(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(values, values)
 def test_the_fingerprint_tells_values_apart(one: Any, other: Any) -> None:
     # JSON's own sense of equality: 1 is not 1.0, and -0.0 is not 0.0
@@ -262,13 +262,13 @@ records = st.builds(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(records)
 def test_dumped_yaml_loads_to_the_same_record(record: Whole) -> None:
     assert Whole.model_validate(yaml.safe_load(dump_yaml(record))) == record
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(record=records)
 def test_the_strict_reader_reads_what_was_dumped(
     tmp_path_factory: pytest.TempPathFactory, record: Whole

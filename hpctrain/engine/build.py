@@ -44,7 +44,7 @@ def build_engine(
         )
         engine, *_ = deepspeed.initialize(
             model=model,
-            optimizer=_adamw(model, optimizer),
+            optimizer=make_adamw(model, optimizer),
             config=deepspeed_config(
                 parallel, topology, precision, micro_batch_size, accumulation_steps, optimizer.clip_norm
             ),
@@ -55,7 +55,7 @@ def build_engine(
     return ZeroEngine(engine, topology, device)
 
 
-def _adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
+def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
     """AdamW over matrices with decay and norm weights without; an empty group is left out."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [

@@ -118,8 +118,11 @@ class SampleOrder:
 
 def _apportion(weights: Sequence[float], total: int) -> tuple[int, ...]:
     """Split `total` in proportion to positive weights, by largest remainder, at least one each."""
-    exact = np.array(weights, dtype=np.float64) / sum(weights) * (total - len(weights))
+    exact = np.array(weights, dtype=np.float64) / sum(weights) * total
     shares = np.floor(exact).astype(np.int64)
     remainders = np.argsort(-(exact - shares), kind="stable")
-    shares[remainders[: total - len(weights) - int(shares.sum())]] += 1
-    return tuple(int(share) + 1 for share in shares)
+    shares[remainders[: total - int(shares.sum())]] += 1
+    while not shares.all():
+        shares[shares.argmax()] -= 1
+        shares[shares.argmin()] += 1
+    return tuple(shares.tolist())

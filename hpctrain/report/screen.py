@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
@@ -28,17 +29,17 @@ def show(summary: Summary) -> None:
     """Print a summary on stdout: coloured in a terminal, plain lines of 100 columns elsewhere."""
     terminal = sys.stdout.isatty()
     console = Console(width=None if terminal else _WIDTH, highlight=False, markup=False, emoji=False)
-    console.print(render(summary))
+    console.print(render(summary, narrow=console.width < _WIDTH))
 
 
-def render(summary: Summary) -> RenderableType:
+def render(summary: Summary, narrow: bool = False) -> RenderableType:
     """The whole screen: facts, languages, restarts, places."""
     parts: list[RenderableType] = [
         Text.assemble((plain(summary.name), "bold"), "  ", (summary.state_text, _STYLES[summary.state])),
         _facts(model_facts(summary)),
     ]
     if summary.languages:
-        parts.append(_languages(summary))
+        parts.append(_languages(summary, narrow))
     if summary.restarts:
         parts.append(_restarts(summary))
     parts.append(_facts(places(summary)))
@@ -101,25 +102,30 @@ def _facts(facts: list[tuple[str, str]]) -> RenderableType:
     return Padding(table, (0, 0, 0, 2))
 
 
-def _languages(summary: Summary) -> Table:
+def _languages(summary: Summary, narrow: bool) -> Table:
+    """A row a language; on a narrow screen only what does not fit elsewhere."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1), show_footer=len(summary.languages) > 1)
     rows = summary.languages
+    columns: list[tuple[str, str, Callable[[LanguageSummary], str]]] = [
+        ("files", count(_total(rows, "documents")), lambda row: count(row.documents)),
+        ("size", size(_total(rows, "bytes")), lambda row: size(row.bytes)),
+        ("tokens", count(_total(rows, "tokens")), lambda row: count(row.tokens)),
+        (
+            "held out",
+            count(_total(rows, "validation_documents")),
+            lambda row: count(row.validation_documents),
+        ),
+        ("nats/token", "", lambda row: _from_to(row.loss_before, row.loss_after)),
+        ("bits/byte", "", lambda row: _from_to(row.bits_per_byte_before, row.bits_per_byte_after)),
+        ("change", "", lambda row: change(row.bits_per_byte_before, row.bits_per_byte_after)),
+    ]
+    if narrow:
+        columns = [column for column in columns if column[0] not in ("held out", "change")]
     table.add_column("language", "all", no_wrap=True, overflow="ellipsis")
-    for heading, total in (
-        ("files", count(_total(rows, "documents"))),
-        ("size", size(_total(rows, "bytes"))),
-        ("tokens", count(_total(rows, "tokens"))),
-        ("held out", count(_total(rows, "validation_documents"))),
-        ("nats/token", ""), ("bits/byte", ""), ("change", ""),
-    ):  # fmt: skip
+    for heading, total, _ in columns:
         table.add_column(heading, total, justify="right", no_wrap=True)
     for row in rows[:_LANGUAGES_SHOWN]:
-        table.add_row(
-            plain(row.language), count(row.documents), size(row.bytes), count(row.tokens),
-            count(row.validation_documents), _from_to(row.loss_before, row.loss_after),
-            _from_to(row.bits_per_byte_before, row.bits_per_byte_after),
-            change(row.bits_per_byte_before, row.bits_per_byte_after),
-        )  # fmt: skip
+        table.add_row(plain(row.language), *(text(row) for _, _, text in columns))
     if len(rows) > _LANGUAGES_SHOWN:
         table.add_row(f"… and {len(rows) - _LANGUAGES_SHOWN} more")
     return table

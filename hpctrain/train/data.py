@@ -29,18 +29,13 @@ class TrainingData:
     vocab_size: int
 
 
-def open_data(config: RunConfig, shards: Manifest, topology: Topology) -> TrainingData:
-    """Verify the shards (the ranks share the reading) and set up batches; a collective call.
+def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: bool = True) -> TrainingData:
+    """Verify the shards, if asked to (the ranks share the reading), and set up batches; a collective call.
 
     Raises DataError that names each damaged file, on every rank.
     """
-    gang = Gang(topology.rank, topology.world_size)
-    mine = sorted(shards.files)[gang.rank :: gang.size]
-    damage = gang.concatenate(find_damage(config.data.shards, shards, mine))
-    if damage:
-        error = DataError("\n".join(["the shards are damaged; build them again", *damage]))
-        error.everywhere = True
-        raise error
+    if verify:
+        _verify(config, shards, Gang(topology.rank, topology.world_size))
     tokenizer = Tokenizer.load(config.data.shards / TOKENIZER_DIRECTORY)
     marks = fim_tokens(tokenizer)
     streams = open_streams(config.data.shards, "train", verify=False)
@@ -56,6 +51,15 @@ def open_data(config: RunConfig, shards: Manifest, topology: Topology) -> Traini
         )  # fmt: skip
     loader = BatchLoader(reader, topology, train.global_batch_size, train.micro_batch_size)
     return TrainingData(loader, heldout, tokenizer.vocab_size)
+
+
+def _verify(config: RunConfig, shards: Manifest, gang: Gang) -> None:
+    mine = sorted(shards.files)[gang.rank :: gang.size]
+    damage = gang.concatenate(find_damage(config.data.shards, shards, mine))
+    if damage:
+        error = DataError("\n".join(["the shards are damaged; build them again", *damage]))
+        error.everywhere = True
+        raise error
 
 
 def fim_tokens(tokenizer: Tokenizer) -> FimTokens:

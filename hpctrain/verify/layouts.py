@@ -1,0 +1,223 @@
+"""The certificate: every layout that fits trains the same model, and reads every other's checkpoint.
+
+Each layout trains a few steps of the config's data from the same start as the plain PyTorch loop. What is
+compared: loss and gradient norm of each step, and every final weight. Then every layout restores the
+checkpoint of every layout, and each tensor it holds must be equal bit for bit.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from hpctrain.checkpoint.fragments import STATE_KINDS, optimizer_state, owned_fragments
+from hpctrain.checkpoint.restore import FragmentFiles, Whole, examine, restore
+from hpctrain.checkpoint.save import RunState, save_checkpoint
+from hpctrain.engine.base import Engine, StepResult
+from hpctrain.engine.plain import PlainEngine
+from hpctrain.errors import CheckpointError
+from hpctrain.manifest import Manifest
+from hpctrain.model.attention import choose_attention
+from hpctrain.model.config import ModelConfig
+from hpctrain.model.transformer import build_layers
+from hpctrain.parallel.process import World, process_group
+from hpctrain.parallel.topology import ParallelConfig, Topology, accumulation_steps, layout_problems
+from hpctrain.progress import say
+from hpctrain.shards.reader import read_shards_manifest
+from hpctrain.train.config import RunConfig
+from hpctrain.train.data import open_data
+from hpctrain.train.run import build
+from hpctrain.train.schedule import learning_rate_at
+
+TOLERANCES = {"fp32": 1e-5, "bf16": 5e-3}
+"""Largest relative difference of a step's loss from the plain loop's, by precision."""
+_SMALL_LAYERS, _SMALL_SEQUENCE = 6, 128
+_REFERENCE_NAME = "plain.safetensors"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A way to spread a run over ranks."""
+
+    ranks: int
+    zero_stage: int
+    pipeline_stages: int
+
+    def __str__(self) -> str:
+        if self.pipeline_stages == 1:
+            return f"zero{self.zero_stage}-ranks{self.ranks}"
+        return f"pipeline{self.pipeline_stages}-data{self.ranks // self.pipeline_stages}"
+
+    @property
+    def parallel(self) -> ParallelConfig:
+        """The config section of this layout."""
+        return ParallelConfig(zero_stage=self.zero_stage, pipeline_stages=self.pipeline_stages)
+
+
+def small_shape(config: RunConfig) -> RunConfig:
+    """The same run with a model of the same proportions that trains in seconds."""
+    model = config.model
+    group, head_size = model.heads // model.kv_heads, min(model.head_size, 32)
+    heads = group * max(1, min(model.kv_heads, 4 // group))
+    sizes: dict[str, Any] = {
+        "preset": None,
+        "layers": min(model.layers, _SMALL_LAYERS),
+        "heads": heads,
+        "kv_heads": heads // group,
+        "hidden_size": heads * head_size,
+        "mlp_size": heads * head_size * 3,
+    }
+    length = min(config.data.sequence_length, _SMALL_SEQUENCE)
+    return config.model_copy(
+        update={
+            "model": ModelConfig.model_validate(model.model_dump() | sizes),
+            "data": config.data.model_copy(update={"sequence_length": length}),
+        }
+    )
+
+
+def fitting_layouts(config: RunConfig, ranks: int) -> list[Layout]:
+    """The layouts of exactly this many ranks that the config's batch sizes and layers allow."""
+    candidates = [Layout(ranks, stage, 1) for stage in (1, 2, 3)]
+    candidates += [Layout(ranks, 1, stages) for stages in (2, 4, 8, 16) if ranks % stages == 0]
+    train = config.train
+    return [
+        layout
+        for layout in candidates
+        if not layout_problems(layout.parallel, ranks, config.model.layers + 3)
+        and accumulation_steps(
+            train.global_batch_size, train.micro_batch_size, ranks // layout.pipeline_stages
+        )
+    ]
+
+
+def train_layouts(config: RunConfig, world: World, scratch: Path, steps: int) -> list[dict[str, Any]]:
+    """Train under every layout of this world, save each, and compare with the plain loop; a row each.
+
+    A collective call; the rows are complete on rank 0.
+    """
+    shards = read_shards_manifest(config.data.shards)
+    rows = []
+    with process_group(world) as device:
+        curve = _plain_curve(config, shards, scratch, steps, device, world)
+        for layout in fitting_layouts(config, world.size):
+            engine, topology = _engine(config, shards, layout, world, device)
+            data = open_data(config, shards, topology, verify=False)
+            results = [
+                engine.train_step(step.micro_batches, _rate(config, number))
+                for number, step in enumerate(data.loader.steps(0, steps), 1)
+            ]
+            state = RunState(step=steps, samples=steps * config.train.global_batch_size, tokens=0)
+            save_checkpoint(engine, scratch / str(layout), state, {})
+            largest = _largest_weight_difference(engine, scratch, device)
+            pairs = list(zip(results, curve, strict=True))
+            loss = max(abs(mine.loss / plain.loss - 1) for mine, plain in pairs)
+            norm = max(abs(mine.grad_norm / plain.grad_norm - 1) for mine, plain in pairs)
+            rows.append({"layout": str(layout), "loss": loss, "grad_norm": norm, "weights": largest})
+            if world.rank == 0:
+                say(f"{layout}: loss within {loss:.1e}, gradient norm {norm:.1e}, weights {largest:.1e}")
+            del engine
+            gc.collect()
+    return rows
+
+
+def restore_layouts(config: RunConfig, world: World, scratch: Path) -> list[dict[str, Any]]:
+    """Restore every saved layout into every layout of this world, fresh from another seed; a row a pair."""
+    shards = read_shards_manifest(config.data.shards)
+    other_seed = config.model_copy(
+        update={"run": config.run.model_copy(update={"seed": config.run.seed + 1})}
+    )
+    rows = []
+    with process_group(world) as device:
+        for layout in fitting_layouts(config, world.size):
+            engine, _ = _engine(other_seed, shards, layout, world, device)
+            for whole in _saved(scratch):
+                restore(engine, whole)
+                equal = _all_ranks(_equals(engine, whole), device)
+                rows.append({"from": whole.directory.parent.name, "to": str(layout), "equal": equal})
+            if world.rank == 0:
+                here = [bool(row["equal"]) for row in rows if row["to"] == str(layout)]
+                say(f"{layout}: restored {sum(here)} of {len(here)} checkpoints bit for bit")
+            del engine
+            gc.collect()
+    return rows
+
+
+def _engine(
+    config: RunConfig, shards: Manifest, layout: Layout, world: World, device: torch.device
+) -> tuple[Engine, Topology]:
+    topology = Topology(world.size, world.rank, layout.pipeline_stages)
+    placed = config.model_copy(update={"parallel": layout.parallel})
+    return build(placed, shards.details["vocab_size"], topology, device), topology
+
+
+def _rate(config: RunConfig, step: int) -> float:
+    return learning_rate_at(step, config.train.steps, config.optimizer.learning_rate, config.schedule)
+
+
+def _plain_curve(
+    config: RunConfig, shards: Manifest, scratch: Path, steps: int, device: torch.device, world: World
+) -> list[StepResult]:
+    """What the plain loop's steps tell, run by rank 0, which leaves its final weights in `scratch`."""
+    told: list[list[StepResult]] = [[]]
+    if world.rank == 0:
+        attention = choose_attention(config.model.attention, device.type, config.train.precision)
+        layers = build_layers(config.model, shards.details["vocab_size"], config.run.seed, attention)
+        plain = PlainEngine(layers, config.optimizer, device, config.train.precision)
+        data = open_data(config, shards, Topology(1, 0, 1), verify=False)
+        told[0] = [
+            plain.train_step(step.micro_batches, _rate(config, number))
+            for number, step in enumerate(data.loader.steps(0, steps), 1)
+        ]
+        scratch.mkdir(parents=True, exist_ok=True)
+        save_file({name: weight.cpu() for name, weight in plain.weights().items()}, scratch / _REFERENCE_NAME)
+    torch.distributed.broadcast_object_list(told)
+    return told[0]
+
+
+def _largest_weight_difference(engine: Engine, scratch: Path, device: torch.device) -> float:
+    """Over all ranks, the largest difference of a master weight from the plain loop's, absolute."""
+    plain = load_file(scratch / _REFERENCE_NAME)
+    largest = torch.zeros((), device=device, dtype=torch.float64)
+    for fragment in owned_fragments(engine):
+        theirs = plain[fragment.parameter].flatten()[fragment.start : fragment.start + fragment.elements]
+        mine = fragment.view(optimizer_state(engine, fragment.flat), "weight")
+        largest = torch.maximum(largest, (mine - theirs.to(device)).abs().max().double())
+    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
+    return float(largest)
+
+
+def _saved(scratch: Path) -> Iterator[Whole]:
+    for directory in sorted(path for path in scratch.glob("*/step-*") if path.is_dir()):
+        manifest, damage = examine(directory)
+        if manifest is None or damage:
+            raise CheckpointError("\n".join(damage))
+        yield Whole(directory, manifest)
+
+
+def _equals(engine: Engine, whole: Whole) -> bool:
+    """Whether every tensor this rank holds equals the checkpoint's bit for bit."""
+    with FragmentFiles(whole) as files:
+        for fragment in owned_fragments(engine):
+            state = optimizer_state(engine, fragment.flat)
+            if int(state["step"]) != whole.state.step:
+                return False
+            for kind in STATE_KINDS:
+                mine = fragment.view(state, kind).cpu()
+                saved = torch.empty_like(mine)
+                files.read_into(saved, fragment.parameter, kind, fragment.start)
+                if not torch.equal(mine, saved):
+                    return False
+    return True
+
+
+def _all_ranks(verdict: bool, device: torch.device) -> bool:
+    value = torch.tensor(int(verdict), device=device)
+    torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MIN)
+    return bool(value)
