@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from hpctrain.cli import data, models, runs
+from hpctrain.cli import data, models, runs, verify
 from hpctrain.errors import HpctrainError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.add_typer(data.corpus, name="corpus")
 app.add_typer(data.tokenizer, name="tokenizer")
 app.add_typer(data.shards, name="shards")
 app.add_typer(runs.checkpoint, name="checkpoint")
+app.add_typer(verify.verify, name="verify")
 for command in (runs.train, runs.report, models.evaluate, models.generate, models.export):
     app.command()(command)
 

@@ -8,6 +8,7 @@ checkpoint of every layout, and each tensor it holds must be equal bit for bit.
 from __future__ import annotations
 
 import gc
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +37,7 @@ from hpctrain.train.run import build
 from hpctrain.train.schedule import learning_rate_at
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 5e-3}
-"""Largest relative difference of a step's loss from the plain loop's, by precision."""
+"""Largest relative difference of loss, gradient norm and weights from the plain loop's, by precision."""
 _SMALL_LAYERS, _SMALL_SEQUENCE = 6, 128
 _REFERENCE_NAME = "plain.safetensors"
 
@@ -97,55 +98,91 @@ def fitting_layouts(config: RunConfig, ranks: int) -> list[Layout]:
     ]
 
 
-def train_layouts(config: RunConfig, world: World, scratch: Path, steps: int) -> list[dict[str, Any]]:
-    """Train under every layout of this world, save each, and compare with the plain loop; a row each.
+def certify_world(config: RunConfig, world: World, scratch: Path, steps: int, phases: list[str]) -> None:
+    """Run the phases of the certificate ("train", "restore") for every layout of this world; collective.
 
-    A collective call; the rows are complete on rank 0.
+    Checkpoints and rows stay in `scratch`; `certificate` reads them.
     """
-    shards = read_shards_manifest(config.data.shards)
-    rows = []
     with process_group(world) as device:
-        curve = _plain_curve(config, shards, scratch, steps, device, world)
-        for layout in fitting_layouts(config, world.size):
-            engine, topology = _engine(config, shards, layout, world, device)
-            data = open_data(config, shards, topology, verify=False)
-            results = [
-                engine.train_step(step.micro_batches, _rate(config, number))
-                for number, step in enumerate(data.loader.steps(0, steps), 1)
-            ]
-            state = RunState(step=steps, samples=steps * config.train.global_batch_size, tokens=0)
-            save_checkpoint(engine, scratch / str(layout), state, {})
-            largest = _largest_weight_difference(engine, scratch, device)
-            pairs = list(zip(results, curve, strict=True))
-            loss = max(abs(mine.loss / plain.loss - 1) for mine, plain in pairs)
-            norm = max(abs(mine.grad_norm / plain.grad_norm - 1) for mine, plain in pairs)
-            rows.append({"layout": str(layout), "loss": loss, "grad_norm": norm, "weights": largest})
+        for phase in phases:
+            rows = (
+                train_layouts(config, world, device, scratch, steps)
+                if phase == "train"
+                else restore_layouts(config, world, device, scratch)
+            )
             if world.rank == 0:
-                say(f"{layout}: loss within {loss:.1e}, gradient norm {norm:.1e}, weights {largest:.1e}")
-            del engine
-            gc.collect()
+                (scratch / f"{phase}-{world.size}.json").write_text(json.dumps(rows))
+
+
+def certificate(scratch: Path, precision: str) -> list[dict[str, Any]]:
+    """A row a layout: the differences, how many checkpoints it restored bit for bit, and the verdict."""
+    trained = [row for path in sorted(scratch.glob("train-*.json")) for row in json.loads(path.read_text())]
+    restored = [row for path in scratch.glob("restore-*.json") for row in json.loads(path.read_text())]
+    rows = []
+    for row in trained:
+        pairs = [pair["equal"] for pair in restored if pair["to"] == row["layout"]]
+        agrees = max(row["loss"], row["grad_norm"], row["weights"]) <= TOLERANCES[precision] and all(pairs)
+        formatted = {key: value if key == "layout" else f"{value:.1e}" for key, value in row.items()}
+        rows.append(
+            formatted
+            | {"restores": f"{sum(pairs)} of {len(pairs)}", "verdict": "agrees" if agrees else "DIFFERS"}
+        )
     return rows
 
 
-def restore_layouts(config: RunConfig, world: World, scratch: Path) -> list[dict[str, Any]]:
-    """Restore every saved layout into every layout of this world, fresh from another seed; a row a pair."""
+def train_layouts(
+    config: RunConfig, world: World, device: torch.device, scratch: Path, steps: int
+) -> list[dict[str, Any]]:
+    """Train under every layout of this world, save each, and compare with the plain loop; a row each."""
+    shards = read_shards_manifest(config.data.shards)
+    curve = _plain_curve(config, shards, scratch, steps, device, world)
+    rows = []
+    for layout in fitting_layouts(config, world.size):
+        engine, topology = _engine(config, shards, layout, world, device)
+        data = open_data(config, shards, topology, verify=False)
+        results = [
+            engine.train_step(step.micro_batches, _rate(config, number))
+            for number, step in enumerate(data.loader.steps(0, steps), 1)
+        ]
+        state = RunState(step=steps, samples=steps * config.train.global_batch_size, tokens=0)
+        save_checkpoint(engine, scratch / str(layout), state, {})
+        pairs = list(zip(results, curve, strict=True))
+        row = {
+            "layout": str(layout),
+            "loss": max(abs(mine.loss / plain.loss - 1) for mine, plain in pairs),
+            "grad_norm": max(abs(mine.grad_norm / plain.grad_norm - 1) for mine, plain in pairs),
+            "weights": _weight_difference(engine, scratch, device),
+        }
+        rows.append(row)
+        if world.rank == 0:
+            say(f"{layout}: loss within {row['loss']:.1e} of the plain loop's")
+        del engine
+        gc.collect()
+    return rows
+
+
+def restore_layouts(
+    config: RunConfig, world: World, device: torch.device, scratch: Path
+) -> list[dict[str, Any]]:
+    """Restore every saved layout into every layout of this world, begun from another seed; a row a pair."""
     shards = read_shards_manifest(config.data.shards)
     other_seed = config.model_copy(
         update={"run": config.run.model_copy(update={"seed": config.run.seed + 1})}
     )
     rows = []
-    with process_group(world) as device:
-        for layout in fitting_layouts(config, world.size):
-            engine, _ = _engine(other_seed, shards, layout, world, device)
-            for whole in _saved(scratch):
-                restore(engine, whole)
-                equal = _all_ranks(_equals(engine, whole), device)
-                rows.append({"from": whole.directory.parent.name, "to": str(layout), "equal": equal})
-            if world.rank == 0:
-                here = [bool(row["equal"]) for row in rows if row["to"] == str(layout)]
-                say(f"{layout}: restored {sum(here)} of {len(here)} checkpoints bit for bit")
-            del engine
-            gc.collect()
+    for layout in fitting_layouts(config, world.size):
+        engine, _ = _engine(other_seed, shards, layout, world, device)
+        here = []
+        for whole in _saved(scratch):
+            restore(engine, whole)
+            equal = _on_all_ranks(_equals(engine, whole), device)
+            here.append({"from": whole.directory.parent.name, "to": str(layout), "equal": equal})
+        rows += here
+        if world.rank == 0:
+            good = sum(bool(row["equal"]) for row in here)
+            say(f"{layout}: restored {good} of {len(here)} checkpoints bit for bit")
+        del engine
+        gc.collect()
     return rows
 
 
@@ -181,16 +218,18 @@ def _plain_curve(
     return told[0]
 
 
-def _largest_weight_difference(engine: Engine, scratch: Path, device: torch.device) -> float:
-    """Over all ranks, the largest difference of a master weight from the plain loop's, absolute."""
+def _weight_difference(engine: Engine, scratch: Path, device: torch.device) -> float:
+    """Length of the difference of all master weights from the plain loop's, relative to their length."""
     plain = load_file(scratch / _REFERENCE_NAME)
-    largest = torch.zeros((), device=device, dtype=torch.float64)
+    squares = torch.zeros(2, device=device, dtype=torch.float64)
     for fragment in owned_fragments(engine):
+        if fragment.is_replica:
+            continue
         theirs = plain[fragment.parameter].flatten()[fragment.start : fragment.start + fragment.elements]
-        mine = fragment.view(optimizer_state(engine, fragment.flat), "weight")
-        largest = torch.maximum(largest, (mine - theirs.to(device)).abs().max().double())
-    torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX)
-    return float(largest)
+        mine = fragment.view(optimizer_state(engine, fragment.flat), "weight").double()
+        squares += torch.stack([(mine - theirs.to(mine)).square().sum(), mine.square().sum()])
+    torch.distributed.all_reduce(squares)
+    return float((squares[0] / squares[1]).sqrt())
 
 
 def _saved(scratch: Path) -> Iterator[Whole]:
@@ -217,7 +256,7 @@ def _equals(engine: Engine, whole: Whole) -> bool:
     return True
 
 
-def _all_ranks(verdict: bool, device: torch.device) -> bool:
+def _on_all_ranks(verdict: bool, device: torch.device) -> bool:
     value = torch.tensor(int(verdict), device=device)
     torch.distributed.all_reduce(value, torch.distributed.ReduceOp.MIN)
     return bool(value)
