@@ -27,7 +27,8 @@ pretrain: install
 	@$(HPCTRAIN) tokenizer train configs/tokenizer/default.yaml --corpus $(WORK)/corpus --out $(WORK)/tokenizer
 	@$(HPCTRAIN) shards build --corpus $(WORK)/corpus --tokenizer $(WORK)/tokenizer --out $(WORK)/shards
 	@examples/stop-and-restart.sh $(WORK)/run $$(($(STEPS) / 2)) $(TRAIN)
-	@$(HPCTRAIN) evaluate $(WORK)/run --suite bits-per-byte --out $(WORK)/evaluation
+	@[ $(WORK)/evaluation/bits-per-byte.json -nt $(WORK)/run/metrics.jsonl ] || \
+		$(HPCTRAIN) evaluate $(WORK)/run --suite bits-per-byte --out $(WORK)/evaluation
 	@$(HPCTRAIN) export $(WORK)/run --format hf --out $(WORK)/export
 	@$(HPCTRAIN) report $(WORK)/run --html $(WORK)/report.html
 

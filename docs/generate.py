@@ -162,7 +162,7 @@ def commands(group: Any, name: str) -> Iterator[tuple[str, Any]]:
 def _command(name: str, command: Any) -> Iterator[str]:
     """One command: how it is called, what it does, its arguments and options."""
     hints = get_type_hints(command.callback)
-    shown = [p for p in command.params if p.name != "help"]
+    shown = [p for p in command.params if p.name != "help" and not getattr(p, "hidden", False)]
     spelt = {p.name: p.metavar or f"{p.opts[0]} {_value(hints[p.name])}".strip() for p in shown}
     usage = " ".join(spelt[p.name] for p in shown if p.required or p.param_type_name == "argument")
     yield f"## {name}\n\n    {name} {usage}\n\n{command.help}\n"

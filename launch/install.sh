@@ -41,9 +41,15 @@ install_torch() {
 }
 
 echo "installing into $venv (about three minutes)"
-pip install -q -c "$here/constraints.txt" setuptools wheel
+constraints=$(mktemp)
+trap 'rm -f "$constraints"' EXIT
+if [ "${TORCH:-}" = site ]; then
+    grep -v '^torch==' "$here/constraints.txt" >"$constraints" # the site's version stays
+else
+    cat "$here/constraints.txt" >"$constraints"
+fi
+pip install -q -c "$constraints" setuptools wheel
 install_torch
-constraints=$here/constraints.txt
 # deepspeed's build asks for torch, so it must see the one above; its kernels are compiled on first use only.
 DS_BUILD_OPS=0 pip install -q -c "$constraints" --no-build-isolation deepspeed==0.19.8
 pip install -q -c "$constraints" --no-build-isolation -e "$here[test]"

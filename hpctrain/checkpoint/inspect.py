@@ -5,22 +5,30 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from hpctrain.checkpoint.restore import checkpoint_directories, examine
-from hpctrain.checkpoint.save import CHECKPOINT_FORMAT, CHECKPOINT_KIND, checkpoint_name
+from hpctrain.checkpoint.format import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KIND,
+    checkpoint_directories,
+    checkpoint_name,
+)
+from hpctrain.checkpoint.restore import examine
 from hpctrain.errors import CheckpointError
 from hpctrain.manifest import read_manifest
 
 
 def summarize(directory: Path) -> dict[str, Any]:
-    """A checkpoint's step, size and layout in a row."""
+    """What the manifest of a checkpoint says, in a row; `-` where it does not."""
     manifest = read_manifest(directory, CHECKPOINT_KIND, CHECKPOINT_FORMAT, CheckpointError)
     layout = manifest.details["layout"]
     return {
         "checkpoint": directory.name,
         "step": manifest.counts["step"],
         "tokens": manifest.counts["tokens"],
+        "loss": manifest.counts.get("loss", "-"),
+        "bits_per_byte": manifest.counts.get("bits_per_byte", "-"),
         "parameters": manifest.counts["parameters"],
         "bytes": sum(record.bytes for record in manifest.files.values()),
+        "seconds": manifest.counts.get("seconds", "-"),
         "ranks": layout["world_size"],
         "zero_stage": layout["zero_stage"],
         "pipeline_stages": layout["pipeline_stages"],

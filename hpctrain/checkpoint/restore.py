@@ -12,16 +12,22 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from hpctrain.checkpoint.format import (
+    CHECKPOINT_FORMAT,
+    CHECKPOINT_KIND,
+    RunState,
+    checkpoint_directories,
+    fragment_key,
+)
 from hpctrain.checkpoint.fragments import (
     STATE_KINDS,
     optimizer_state,
     owned_fragments,
     publish_master_weights,
 )
-from hpctrain.checkpoint.save import CHECKPOINT_FORMAT, CHECKPOINT_KIND, RunState, fragment_key
 from hpctrain.engine.base import Engine
 from hpctrain.errors import CheckpointError, DataError
-from hpctrain.manifest import MANIFEST_NAME, Manifest, find_damage, read_manifest
+from hpctrain.manifest import Manifest, find_damage, read_manifest
 from hpctrain.parallel.process import ALONE, Gang
 from hpctrain.progress import say
 
@@ -37,14 +43,6 @@ class Whole:
     def state(self) -> RunState:
         """Where the run stood."""
         return RunState(**{name: self.manifest.counts[name] for name in RunState.model_fields})
-
-
-def checkpoint_directories(directory: Path) -> list[Path]:
-    """The committed checkpoints of a run, newest first."""
-    if not directory.is_dir():
-        return []
-    found = [path for path in directory.glob("step-*") if (path / MANIFEST_NAME).is_file()]
-    return sorted(found, reverse=True)
 
 
 def examine(directory: Path, gang: Gang = ALONE) -> tuple[Manifest | None, list[str]]:

@@ -1,152 +1,217 @@
-"""Write a checkpoint: each rank its own fragments, then one manifest that makes them count."""
+"""Save a checkpoint: copy what each rank owns, let a thread write it, agree on how it went between steps.
+
+Training stops for the copy only. The threads share nothing but files (publish.py); the ranks speak to each
+other only here, in the training thread, when a save begins and when it is waited for.
+"""
 
 from __future__ import annotations
 
+import logging
 import shutil
+import threading
 import time
+import uuid
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from pydantic import Field
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
-from hpctrain.checkpoint.fragments import STATE_KINDS, Fragment, full_shapes, optimizer_state, owned_fragments
-from hpctrain.config import Section
+from hpctrain.checkpoint.config import CheckpointConfig
+from hpctrain.checkpoint.format import RunState, checkpoint_name
+from hpctrain.checkpoint.fragments import full_shapes
+from hpctrain.checkpoint.publish import FAILED, Attempt, SaveCancelledError, publish, write_share
+from hpctrain.checkpoint.retention import remove_partials, retire
+from hpctrain.checkpoint.snapshot import HostBuffer, Snapshot
 from hpctrain.engine.base import Engine
 from hpctrain.errors import CheckpointError
-from hpctrain.manifest import commit, seal_file, sync_directory
-from hpctrain.parallel.process import raise_together
+from hpctrain.parallel.process import Gang, raise_together
 
-CHECKPOINT_KIND = "checkpoint"
-CHECKPOINT_FORMAT = 1
-
-
-class CheckpointConfig(Section):
-    """When to save and what to keep."""
-
-    every_steps: int = Field(default=500, ge=1)
-    """Steps from one save to the next; the last step is always saved."""
-    keep: int = Field(default=3, ge=1)
-    """Number of newest checkpoints that stay."""
-    start_anew: bool = False
-    """Begin at step 0 although the run has saved before and nothing whole is left."""
+_POLL_SECONDS = 0.02
+_LAST_WAIT_SECONDS = 60.0
 
 
-class RunState(Section):
-    """Where a run stands; with the fragments, everything that a restart needs."""
+@dataclass(frozen=True)
+class Saved:
+    """A checkpoint that has been committed, as rank 0 tells of it."""
 
     step: int
-    """Optimizer steps done."""
-    samples: int
-    """Samples consumed: the loader's whole state."""
-    tokens: int
-    """Tokens consumed."""
+    seconds: float
+    """From the start of the save to the end of retention."""
+    bytes: int
+    """Size of all files that the manifest lists."""
+    retired: list[str]
+    """Names of the checkpoints that were deleted for it."""
+    blocked_seconds: float = 0.0
+    """How long training stood still for it."""
 
 
-def checkpoint_name(step: int) -> str:
-    """The directory name of a step's checkpoint; names sort by step."""
-    return f"step-{step:08d}"
+@dataclass
+class _Pending:
+    """A save whose files are being written."""
+
+    attempt: Attempt
+    outcome: Future[Saved | None]
+    blocked_seconds: float
 
 
-def fragment_key(parameter: str, kind: str, start: int, stop: int) -> str:
-    """The tensor name of a fragment in its file: it carries the range, so no other map is needed."""
-    return f"{parameter}|{kind}|{start}|{stop}"
+class Saver:
+    """Saves the checkpoints of a run, one at a time; as a context it waits for the last one at the end.
+
+    `tell` hears of each committed checkpoint, on rank 0, in the thread that calls these methods.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        directory: Path,
+        config: CheckpointConfig,
+        identity: Mapping[str, str],
+        tell: Callable[[Saved], None],
+    ) -> None:
+        self.engine, self.directory, self.config = engine, directory, config
+        self.identity, self.tell = dict(identity), tell
+        self.gang = Gang(engine.topology.rank, engine.topology.world_size)
+        self.buffer = HostBuffer()
+        self.threads = ThreadPoolExecutor(1, "checkpoint")
+        self.pending: _Pending | None = None
+
+    def __enter__(self) -> Saver:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        """After an error, other ranks may be gone: give this rank's thread a bounded time, alone."""
+        pending = self.pending
+        if pending is not None:
+            seconds = _LAST_WAIT_SECONDS if isinstance(error, Exception) else 0.0
+            deadline = time.monotonic() + seconds
+            while not pending.outcome.done() and time.monotonic() < deadline:
+                time.sleep(_POLL_SECONDS)
+            self.poll()
+            pending.attempt.cancelled.set()
+        self.threads.shutdown(wait=False)
+
+    def begin(self, state: RunState, facts: Mapping[str, float] | None = None) -> None:
+        """Copy this rank's state and start to write it; waits for the save before. A collective call.
+
+        `facts`: numbers that the manifest shall carry besides. Raises CheckpointError on every rank.
+        """
+        self.wait()
+        began = time.monotonic()
+        attempt = self._prepare(state.step, began)
+        snapshot = self.buffer.take(self.engine)
+        shapes, counts = full_shapes(self.engine), {**state.model_dump(), **(facts or {})}
+        outcome = self.threads.submit(self._write, attempt, snapshot, shapes, counts)
+        self.pending = _Pending(attempt, outcome, time.monotonic() - began)
+
+    def poll(self) -> bool:
+        """Tell of a save that has been committed; returns whether this rank's part of it has failed."""
+        if self.pending is None or not self.pending.outcome.done():
+            return False
+        if self.pending.outcome.exception() is not None:
+            return True
+        saved = self.pending.outcome.result()
+        if saved is not None:
+            self.tell(replace(saved, blocked_seconds=self.pending.blocked_seconds))
+        self.pending = None
+        return False
+
+    def wait(self) -> None:
+        """Wait until no rank is writing any more. A collective call. Raises CheckpointError on every rank."""
+        began, pending = time.monotonic(), self.pending
+        while True:
+            states = self.gang.concatenate([self._state()])
+            if pending is not None and "failed" in states:
+                pending.attempt.cancelled.set()
+            if "writing" not in states:
+                break
+            time.sleep(_POLL_SECONDS)
+        if pending is not None:
+            pending.blocked_seconds += time.monotonic() - began
+        error = self._error() if self.poll() else None
+        if "failed" in states:
+            self._abandon()
+            raise_together(error)
+
+    def _state(self) -> str:
+        if self.pending is None:
+            return "idle"
+        if not self.pending.outcome.done():
+            return "writing"
+        return "failed" if self.pending.outcome.exception() is not None else "written"
+
+    def _error(self) -> CheckpointError | None:
+        """What went wrong in this rank's thread, unless that only followed from another rank's failure."""
+        assert self.pending is not None
+        reason = self.pending.outcome.exception()
+        if isinstance(reason, CheckpointError):
+            return None if isinstance(reason, SaveCancelledError) else reason
+        logging.getLogger("hpctrain").error("a save failed", exc_info=reason)
+        return CheckpointError(f"{FAILED}\n{reason!r}")
+
+    def _abandon(self) -> None:
+        """Every rank's thread has ended: what they wrote only takes room."""
+        if self.pending is not None and self.gang.rank == 0:
+            shutil.rmtree(self.pending.attempt.partial, ignore_errors=True)
+        self.pending = None
+
+    def _prepare(self, step: int, began: float) -> Attempt:
+        """Rank 0 makes a directory with a name that no attempt had before, and the ranks agree on it."""
+        names, error = [], None
+        if self.gang.rank == 0:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                remove_partials(self.directory)
+                names = [f".{checkpoint_name(step)}.partial-{uuid.uuid4().hex[:8]}"]
+                (self.directory / names[0]).mkdir()
+            except OSError as reason:
+                error = CheckpointError(f"{FAILED}\n{_describe(reason, self.directory)}")
+        raise_together(error)
+        [name] = self.gang.concatenate(names)
+        final = self.directory / checkpoint_name(step)
+        return Attempt(self.directory / name, final, self.gang.size, threading.Event(), began)
+
+    def _write(
+        self, attempt: Attempt, snapshot: Snapshot, shapes: dict[str, list[int]], counts: dict[str, Any]
+    ) -> Saved | None:
+        """What the thread does: this rank's share, and on rank 0 all that makes it count."""
+        try:
+            write_share(attempt, self.gang.rank, snapshot, shapes)
+            if self.gang.rank != 0:
+                return None
+            manifest = publish(
+                attempt, self.config.patience_seconds, self.identity, counts, _layout(self.engine)
+            )
+        except OSError as reason:
+            raise CheckpointError(f"{FAILED}\n{_describe(reason, attempt.partial)}") from reason
+        try:
+            retired = retire(self.directory, counts["step"], self.config)
+        except OSError as reason:
+            problem = _describe(reason, self.directory)
+            raise CheckpointError(f"{attempt.final}: saved, but an old one stays: {problem}") from reason
+        size = sum(record.bytes for record in manifest.files.values())
+        return Saved(counts["step"], time.monotonic() - attempt.began, size, retired)
 
 
-def save_checkpoint(engine: Engine, directory: Path, state: RunState, identity: dict[str, str]) -> float:
-    """Save under `directory` (the run's checkpoints); returns the seconds it took. A collective call.
+def save_checkpoint(engine: Engine, directory: Path, state: RunState, identity: dict[str, str]) -> None:
+    """Save under `directory` and wait until it is committed; nothing is retired. A collective call.
 
     `identity`: fingerprints of what the run must not change; kept as the manifest's inputs. Raises
     CheckpointError on every rank if one rank could not write; what was saved before stays loadable.
     """
-    began = time.monotonic()
-    final = directory / checkpoint_name(state.step)
-    partial = directory / f".{final.name}.partial"
-    problem = _prepare(partial, final) if engine.topology.rank == 0 else None
-    _raise_together(problem)
-    name = f"rank-{engine.topology.rank:05d}.safetensors"
-    record, problem = None, None
-    try:
-        save_file(_host_tensors(engine), partial / name)
-        record = seal_file(partial / name)
-    except (OSError, SafetensorError) as reason:
-        problem = f"{partial / name}: {reason}"
-    mine = (
-        name,
-        record,
-        full_shapes(engine),
-        sum(fragment.elements for fragment in _saved_fragments(engine)),
-    )
-    gathered: list[Any] = [None] * engine.topology.world_size
-    _raise_together(problem)
-    torch.distributed.all_gather_object(gathered, mine)
-    problem = None
-    if engine.topology.rank == 0:
-        problem = _commit(partial, final, gathered, state, identity, engine)
-    _raise_together(problem)
-    return time.monotonic() - began
+    everything = CheckpointConfig(keep=1_000_000_000)
+    with Saver(engine, directory, everything, identity, tell=lambda saved: None) as saver:
+        saver.begin(state)
+        saver.wait()
 
 
-def _prepare(partial: Path, final: Path) -> str | None:
-    try:
-        shutil.rmtree(partial, ignore_errors=True)
-        if final.exists():
-            shutil.rmtree(final)  # one that a restore has just found damaged
-        partial.mkdir(parents=True)
-    except OSError as reason:
-        return f"{partial}: {reason.strerror}"
-    return None
+def _layout(engine: Engine) -> dict[str, int]:
+    return {
+        "world_size": engine.topology.world_size,
+        "pipeline_stages": engine.topology.pipeline_stages,
+        "zero_stage": int(engine.deepspeed.zero_optimization_stage()),
+    }
 
 
-def _host_tensors(engine: Engine) -> dict[str, torch.Tensor]:
-    """This rank's fragments as contiguous host tensors by key, with the optimizer's step."""
-    tensors = {}
-    for fragment in _saved_fragments(engine):
-        state = optimizer_state(engine, fragment.flat)
-        for kind in STATE_KINDS:
-            key = fragment_key(fragment.parameter, kind, fragment.start, fragment.start + fragment.elements)
-            tensors[key] = fragment.view(state, kind).cpu().clone()
-    return tensors
-
-
-def _saved_fragments(engine: Engine) -> list[Fragment]:
-    return [fragment for fragment in owned_fragments(engine) if not fragment.is_replica]
-
-
-def _commit(
-    partial: Path, final: Path, gathered: list[Any], state: RunState, identity: dict[str, str], engine: Engine
-) -> str | None:
-    """Check that the fragments cover the model exactly once, write the manifest, publish by a rename."""
-    shapes: dict[str, list[int]] = {}
-    for _, _, rank_shapes, _ in gathered:
-        shapes.update(rank_shapes)
-    expected = sum(int(torch.Size(shape).numel()) for shape in shapes.values())
-    written = sum(elements for *_, elements in gathered)
-    if written != expected:
-        return f"{partial}: fragments hold {written} elements, the model has {expected}; this is a defect"
-    try:
-        commit(
-            partial, CHECKPOINT_KIND, CHECKPOINT_FORMAT, inputs=identity,
-            counts={**state.model_dump(), "parameters": expected},
-            details={
-                "shapes": shapes,
-                "layout": {
-                    "world_size": engine.topology.world_size,
-                    "pipeline_stages": engine.topology.pipeline_stages,
-                    "zero_stage": int(engine.deepspeed.zero_optimization_stage()),
-                },
-            },
-            files={name: record for name, record, *_ in gathered},
-        )  # fmt: skip
-        partial.rename(final)
-        sync_directory(final.parent)
-    except OSError as reason:
-        return f"{partial}: {reason.strerror}"
-    return None
-
-
-def _raise_together(problem: str | None) -> None:
-    kept = "the checkpoint could not be saved; the one before it is untouched"
-    raise_together(CheckpointError(f"{kept}\n{problem}") if problem else None)
+def _describe(reason: OSError, place: Path) -> str:
+    return f"{reason.filename or place}: {reason.strerror or reason}"

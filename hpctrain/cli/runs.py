@@ -13,7 +13,7 @@ import typer
 from hpctrain.errors import CheckpointError, ConfigError
 from hpctrain.parallel.process import choose_accelerator, discover_world, is_placed, rank_of
 
-checkpoint = typer.Typer(help="List, show and verify the checkpoints of a run.", no_args_is_help=True)
+checkpoint = typer.Typer(help="List, show, verify and compare the checkpoints of a run.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value ...]")]
@@ -85,8 +85,8 @@ def report(
 @checkpoint.command("list")
 def checkpoint_list(run: RunDirectory, as_json: AsJson = False) -> None:
     """The committed checkpoints of a run, newest first."""
+    from hpctrain.checkpoint.format import checkpoint_directories
     from hpctrain.checkpoint.inspect import summarize
-    from hpctrain.checkpoint.restore import checkpoint_directories
     from hpctrain.cli.tables import show
 
     rows = [summarize(path) for path in checkpoint_directories(run / "checkpoints")]
@@ -114,6 +114,26 @@ def checkpoint_verify(run: RunDirectory, as_json: AsJson = False) -> None:
     damaged = sorted({row["checkpoint"] for row in rows if row["verdict"] != "whole"})
     if damaged:
         raise CheckpointError(f"{run}: damaged: {', '.join(damaged)}")
+
+
+@checkpoint.command("diff")
+def checkpoint_diff(
+    run: RunDirectory,
+    step_a: int,
+    step_b: int,
+    other: Annotated[Path | None, typer.Option(help="Run directory of STEP_B, if it is another.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """The weights and moments that differ between two steps, whatever layouts saved them."""
+    choose_accelerator()
+    from hpctrain.checkpoint.diff import differing_rows
+    from hpctrain.checkpoint.inspect import choose
+    from hpctrain.cli.tables import show
+
+    first = choose(run / "checkpoints", step_a)
+    second = choose((other or run) / "checkpoints", step_b)
+    rows = differing_rows(first, second)
+    show(rows, f"{len(rows)} tensors differ between {first} and {second}", as_json)
 
 
 def is_first_rank() -> bool:

@@ -12,7 +12,7 @@ from hpctrain.engine.base import StepResult
 from hpctrain.loader.batches import Batch
 from hpctrain.model.blocks import Block
 from hpctrain.model.transformer import Layer, next_token_loss
-from hpctrain.parallel.topology import Topology, split_layers
+from hpctrain.parallel.topology import Topology, split_model
 
 
 class LayerPipeline(PipelineModule):  # type: ignore[misc]
@@ -29,7 +29,7 @@ class LayerPipeline(PipelineModule):  # type: ignore[misc]
         )
 
     def _partition_layers(self, method: str = "") -> None:
-        self.parts = split_layers(self.costs, self.num_stages)
+        self.parts = split_model(self.costs, self.num_stages)
         self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
 
 

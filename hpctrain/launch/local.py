@@ -15,21 +15,18 @@ from hpctrain.progress import say
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _POLL_SECONDS = 0.1
-_GRACE_SECONDS = 10.0
 
 
-def run_ranks(command: Sequence[str], ranks: int, log_directory: str | None = None) -> int:
+def run_ranks(command: Sequence[str], ranks: int, grace_seconds: float = 10.0) -> int:
     """Run `command` as ranks 0..N-1 of one world on this machine; returns the exit code of the run.
 
-    Signals for the run are passed on to every rank. If one rank dies, the others are ended within seconds.
+    Signals for the run are passed on to every rank. If one rank dies, the others are ended: those that have
+    not left `grace_seconds` after SIGTERM are killed.
     """
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    processes = [
-        subprocess.Popen(command, env=_rank_environment(rank, ranks, port), start_new_session=True)
-        for rank in range(ranks)
-    ]
+    processes: list[subprocess.Popen[bytes]] = []
 
     def forward(number: int, frame: FrameType | None) -> None:
         for process in processes:
@@ -38,11 +35,14 @@ def run_ranks(command: Sequence[str], ranks: int, log_directory: str | None = No
 
     previous = {number: signal.signal(number, forward) for number in _FORWARDED}
     try:
+        for rank in range(ranks):
+            environment = _rank_environment(rank, ranks, port)
+            processes.append(subprocess.Popen(command, env=environment, start_new_session=True))
         return _wait(processes)
     finally:
+        _end(processes, grace_seconds)
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _end(processes)
 
 
 def _rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
@@ -79,12 +79,12 @@ def _describe(code: int | None) -> str:
     return f"was killed by {signal.Signals(-code).name}" if code and code < 0 else f"failed with code {code}"
 
 
-def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _end(processes: Sequence[subprocess.Popen[bytes]], grace_seconds: float) -> None:
     """End what still runs: politely first, so that nothing is half done, then for good."""
     for process in processes:
         if process.poll() is None:
             process.terminate()
-    deadline = time.monotonic() + _GRACE_SECONDS
+    deadline = time.monotonic() + grace_seconds
     for process in processes:
         try:
             process.wait(max(0.0, deadline - time.monotonic()))

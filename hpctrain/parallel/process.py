@@ -25,6 +25,8 @@ _RANK_VARIABLES = {
     "Flux": ("FLUX_TASK_RANK", "FLUX_JOB_SIZE", "FLUX_TASK_LOCAL_ID"),
     "Slurm": ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID"),
 }
+# Who sets PMI_RANK need not set MPI_LOCALRANKID: `srun --mpi=pmi2` and PALS have their own.
+_LOCAL_RANK_VARIABLES = ("PMI_LOCAL_RANK", "PALS_LOCAL_RANKID", "FLUX_TASK_LOCAL_ID", "SLURM_LOCALID")
 _RENDEZVOUS_SECONDS = 300
 
 
@@ -50,7 +52,7 @@ def discover_world(environment: Mapping[str, str]) -> World:
     job_id = environment.get("SLURM_JOB_ID", environment.get("PBS_JOBID", environment.get("FLUX_JOB_ID", "")))
     if size == 1:
         return World(0, 1, 0, "127.0.0.1", _free_port(), job_id)
-    address, port = _meeting_point(environment, rank, job_id)
+    address, port = _meeting_point(environment, rank, size, job_id)
     return World(rank, size, local_rank, address, port, job_id)
 
 
@@ -68,15 +70,29 @@ def _place(environment: Mapping[str, str]) -> tuple[int, int, int] | None:
     """Rank, world size and local rank by the launcher's variables, if there are any."""
     for rank, size, local_rank in _RANK_VARIABLES.values():
         if rank in environment and size in environment:
-            return int(environment[rank]), int(environment[size]), int(environment.get(local_rank, "0"))
+            local = [name for name in (local_rank, *_LOCAL_RANK_VARIABLES) if name in environment]
+            return (
+                _whole_number(environment, rank),
+                _whole_number(environment, size),
+                _whole_number(environment, local[0]) if local else 0,
+            )
     return None
 
 
-def _meeting_point(environment: Mapping[str, str], rank: int, job_id: str) -> tuple[str, int]:
+def _whole_number(environment: Mapping[str, str], name: str) -> int:
+    try:
+        return int(environment[name])
+    except ValueError:
+        raise LaunchError(f"{name} is {environment[name]!r}, not a whole number") from None
+
+
+def _meeting_point(environment: Mapping[str, str], rank: int, size: int, job_id: str) -> tuple[str, int]:
     """Where rank 0 listens: MASTER_ADDR and MASTER_PORT, else what Slurm tells, else asked over MPI."""
     if "MASTER_ADDR" in environment and "MASTER_PORT" in environment:
-        return environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
-    if "SLURM_STEP_NODELIST" in environment:
+        return environment["MASTER_ADDR"], _whole_number(environment, "MASTER_PORT")
+    # Under mpirun a Slurm step holds its daemons, which lack the first node: only a step of the ranks counts.
+    task, tasks = environment.get("SLURM_PROCID"), environment.get("SLURM_STEP_NUM_TASKS")
+    if "SLURM_STEP_NODELIST" in environment and (task, tasks) == (str(rank), str(size)):
         digits = re.sub(r"\D", "", job_id) or "0"
         step = re.sub(r"\D", "", environment.get("SLURM_STEP_ID", "")) or "0"
         return _first_host(environment["SLURM_STEP_NODELIST"]), 20000 + (int(digits) * 7 + int(step)) % 20000
@@ -89,9 +105,11 @@ def _meeting_point(environment: Mapping[str, str], rank: int, job_id: str) -> tu
         ) from None
     mine = (socket.gethostname() if MPI.COMM_WORLD.size > 1 else "127.0.0.1", _free_port())
     address, port = MPI.COMM_WORLD.bcast(mine, root=0)
-    if MPI.COMM_WORLD.rank != rank:
+    mpi_rank, mpi_size = MPI.COMM_WORLD.rank, MPI.COMM_WORLD.size
+    MPI.Finalize()  # it is not needed any more, and mpiexec calls a rank that leaves without it a failure
+    if mpi_rank != rank:
         raise LaunchError(
-            f"the launcher says rank {rank}, MPI says rank {MPI.COMM_WORLD.rank} of {MPI.COMM_WORLD.size}: "
+            f"the launcher says rank {rank}, MPI says rank {mpi_rank} of {mpi_size}: "
             "mpi4py was built for another MPI; set MASTER_ADDR and MASTER_PORT to start without it"
         )
     return str(address), int(port)
@@ -99,10 +117,10 @@ def _meeting_point(environment: Mapping[str, str], rank: int, job_id: str) -> tu
 
 def _first_host(node_list: str) -> str:
     """The first host of a Slurm node list such as `n[01-04,7],m1`: `n01`."""
-    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?([^,\[]*)", node_list)
+    match = re.match(r"([^,\[\]]+(?:\[\d[\d,-]*\][^,\[\]]*)*)(?:,|$)", node_list)
     if match is None:
         raise LaunchError(f"the Slurm node list {node_list!r} is not understood; set MASTER_ADDR")
-    return match[1] + (match[2] or "") + match[3]
+    return re.sub(r"\[(\d+)[^\]]*\]", r"\1", match[1])
 
 
 def _free_port() -> int:

@@ -46,11 +46,8 @@ class Topology:
         return self.rank // self.data_parallel_size
 
 
-def layout_problems(parallel: ParallelConfig, world_size: int, layer_count: int) -> list[str]:
-    """What is impossible about a layout, a line each; empty if it fits.
-
-    `layer_count` is the length of the whole layer list: embedding, blocks, final norm and head.
-    """
+def layout_problems(parallel: ParallelConfig, world_size: int, blocks: int) -> list[str]:
+    """What is impossible about a layout of a model with this many blocks, a line each; empty if it fits."""
     problems = []
     stages = parallel.pipeline_stages
     if stages > 1 and parallel.zero_stage > 1:
@@ -58,10 +55,10 @@ def layout_problems(parallel: ParallelConfig, world_size: int, layer_count: int)
             f"parallel.zero_stage: {parallel.zero_stage} cannot be combined with a pipeline, which needs "
             "whole gradients in each stage; use 1, or parallel.pipeline_stages: 1"
         )
-    if stages > layer_count:
+    if stages > blocks + 1:
         problems.append(
-            f"parallel.pipeline_stages: {stages} stages, but the model has only {layer_count} layers "
-            "(its blocks, the embedding, the final norm and the head)"
+            f"parallel.pipeline_stages: {stages} stages, but a model of {blocks} layers can be cut into at "
+            f"most {blocks + 1}"
         )
     if world_size % stages:
         problems.append(f"parallel.pipeline_stages: {stages} does not divide the {world_size} ranks")
@@ -72,6 +69,18 @@ def accumulation_steps(global_batch_size: int, micro_batch_size: int, data_paral
     """Micro-batches each replica runs before an optimizer step, or None if the sizes do not divide."""
     per_step = micro_batch_size * data_parallel_size
     return None if global_batch_size % per_step else global_batch_size // per_step
+
+
+def split_model(costs: Sequence[int], stages: int) -> list[int]:
+    """Cut the layer list (embedding, blocks, norm, head) into stages; see `split_layers`.
+
+    The embedding stays with the first block and the norm with the head. Each stage then has matrices and
+    norm weights, so the same optimizer groups: DeepSpeed sums the gradient norm over the stages group by
+    group, and hangs where one stage has fewer.
+    """
+    units = [costs[0] + costs[1], *costs[2:-2], costs[-2] + costs[-1]]
+    inner = split_layers(units, stages)[1:-1]
+    return [0, *(cut + 1 for cut in inner), len(costs)]
 
 
 def split_layers(costs: Sequence[int], stages: int) -> list[int]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import Field, field_validator
 
-from hpctrain.checkpoint.save import CheckpointConfig
+from hpctrain.checkpoint.config import CheckpointConfig
 from hpctrain.config import Section, fingerprint
 from hpctrain.engine.base import OptimizerConfig, Precision
 from hpctrain.errors import ConfigError
@@ -76,7 +76,7 @@ def check_layout(config: RunConfig, world_size: int) -> None:
 
     Raises ConfigError with every problem at once.
     """
-    problems = layout_problems(config.parallel, world_size, config.model.layers + 3)
+    problems = layout_problems(config.parallel, world_size, config.model.layers)
     train, replicas = config.train, world_size // config.parallel.pipeline_stages
     divides = accumulation_steps(train.global_batch_size, train.micro_batch_size, max(1, replicas))
     if divides is None:

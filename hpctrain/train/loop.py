@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 import torch
 
-from hpctrain.checkpoint.retention import retire
-from hpctrain.checkpoint.save import RunState, save_checkpoint
+from hpctrain.checkpoint.format import RunState
+from hpctrain.checkpoint.save import Saver
 from hpctrain.engine.base import Engine, StepResult
 from hpctrain.errors import NumericalError, StoppedEarly
 from hpctrain.loader.batches import StepData
@@ -34,15 +33,12 @@ class Loop:
     journal: Journal
     sinks: list[MetricSink]
     stop: StopRequest
-    identity: dict[str, str]
+    saver: Saver
     state: RunState
     device: torch.device
     saved_step: int = -1
-
-    @property
-    def checkpoints(self) -> Path:
-        """Where the run's checkpoints lie."""
-        return self.config.run.dir / "checkpoints"
+    record: dict[str, Any] = field(default_factory=dict)
+    """The metrics of the latest step."""
 
     def run(self) -> None:
         """Train to the last step. Raises StoppedEarly after a save, when a signal asked for it."""
@@ -56,22 +52,20 @@ class Loop:
                 stopped = self._step(data, bar)
                 last = self.state.step == train.steps
                 if last or stopped or self.state.step % self.config.checkpoint.every_steps == 0:
-                    self.save()
+                    self.save(wait=last or stopped)
                 if stopped and not last:
                     self.journal.event("stop", self.state.step, reason="asked to by a signal")
                     raise _everywhere_stopped(self.state.step, train.steps)
         self.journal.event("stop", self.state.step, reason="finished")
 
-    def save(self) -> None:
-        """Save a checkpoint of the present state and retire old ones, unless it is saved already."""
+    def save(self, wait: bool) -> None:
+        """Save the present state, unless it is saved already; with `wait`, until it is committed."""
         if self.saved_step == self.state.step:
             return
-        seconds = save_checkpoint(self.engine, self.checkpoints, self.state, self.identity)
+        self.saver.begin(self.state, _facts(self.record))
         self.saved_step = self.state.step
-        retired = (
-            retire(self.checkpoints, self.config.checkpoint.keep) if self.engine.topology.rank == 0 else []
-        )
-        self.journal.event("save", self.state.step, seconds=round(seconds, 3), retired=retired)
+        if wait or not self.config.checkpoint.background:
+            self.saver.wait()
 
     def _step(self, data: StepData, bar: Progress) -> bool:
         """One optimizer step and its line of metrics; returns whether any rank was asked to stop."""
@@ -80,7 +74,7 @@ class Loop:
             step, self.config.train.steps, self.config.optimizer.learning_rate, self.config.schedule
         )
         result = self.engine.train_step(data.micro_batches, rate)
-        stopped, digest = self._agree(data.digest)
+        agreed = self._agree(data.digest)
         seconds = time.monotonic() - began
         self._check_finite(step, result)
         batch_tokens = self.config.train.global_batch_size * self.config.data.sequence_length
@@ -97,28 +91,32 @@ class Loop:
             "tokens": self.state.tokens,
             "tokens_per_second": round(batch_tokens / seconds, 1),
             "step_seconds": round(seconds, 5),
-            "batch_digest": f"{digest:016x}",
+            "batch_digest": f"{agreed.digest:016x}",
         }
         interval = self.config.train.evaluate_every_steps
         if interval and (step % interval == 0 or step == self.config.train.steps):
             record |= self._evaluation()
         self._record(record)
         bar.advance(1, f"loss {result.loss:.3f}, {record['tokens_per_second']:,.0f} tokens/s")
-        return stopped
+        if agreed.save_failed:
+            self.saver.wait()  # which raises
+        return agreed.stopped
 
     def _record(self, record: dict[str, Any]) -> None:
+        self.record = record
         self.journal.metric(record)
         for sink in self.sinks:
             sink.log(record)
 
-    def _agree(self, digest: int) -> tuple[bool, int]:
-        """Whether any rank was asked to stop, and the digest of the whole global batch: one all-reduce."""
+    def _agree(self, digest: int) -> _Agreed:
+        """What all ranks must know at a step boundary: one all-reduce."""
         counts = digest if self.engine.topology.stage == 0 else 0  # all stages read the same samples
         signed = counts - 2**64 if counts >= 2**63 else counts
-        shared = torch.tensor([int(self.stop.signal is not None), signed], device=self.device)
+        flags = [int(self.stop.signal is not None), int(self.saver.poll())]
+        shared = torch.tensor([*flags, signed], device=self.device)
         torch.distributed.all_reduce(shared)
-        asked, total = shared.tolist()
-        return asked > 0, total % 2**64
+        asked, failed, total = shared.tolist()
+        return _Agreed(asked > 0, failed > 0, total % 2**64)
 
     def _check_finite(self, step: int, result: StepResult) -> None:
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
@@ -139,6 +137,23 @@ class Loop:
             losses[language] = nats / heldout.tokens
             bits[language] = nats / math.log(2) / heldout.content_bytes
         return {"loss_by_language": losses, "bits_per_byte_by_language": bits} if losses else {}
+
+
+class _Agreed(NamedTuple):
+    stopped: bool
+    """Whether any rank was asked to stop."""
+    save_failed: bool
+    """Whether the save in the background has failed on any rank."""
+    digest: int
+    """Of the whole global batch."""
+
+
+def _facts(record: dict[str, Any]) -> dict[str, float]:
+    """What a checkpoint's manifest tells of the step it was saved at."""
+    facts = {"loss": record["loss"]} if "loss" in record else {}
+    if bits := record.get("bits_per_byte_by_language"):
+        facts["bits_per_byte"] = sum(bits.values()) / len(bits)
+    return facts
 
 
 def _everywhere_stopped(step: int, steps: int) -> StoppedEarly:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -11,6 +12,7 @@ from pydantic import Field
 
 from hpctrain.config import Section
 from hpctrain.errors import DataError
+from hpctrain.progress import say
 
 METRICS_NAME = "metrics.jsonl"
 EVENTS_NAME = "events.jsonl"
@@ -91,15 +93,11 @@ class MetricSink(Protocol):
 
 
 class WandbSink:
-    """Weights & Biases. Its absence or failure is told and never stops the run."""
+    """Weights & Biases. An outside service must not stop a run: its first failure is told, then it is left."""
 
     def __init__(self, config: LogConfig, run_name: str, directory: Path, settings: dict[str, Any]) -> None:
-        import wandb
-
-        self.run = wandb.init(
-            project=config.project, name=run_name, id=run_name, resume="allow", mode=config.wandb,
-            dir=str(directory), config=settings, settings=wandb.Settings(silent=True, console="off"),
-        )  # fmt: skip
+        self.run: Any = None
+        self._guard(lambda: self._open(config, run_name, directory, settings))
 
     def log(self, record: dict[str, Any]) -> None:
         """Log the numbers of one step, nested ones by language flattened."""
@@ -109,11 +107,28 @@ class WandbSink:
                 flat.update({f"{name}/{key}": number for key, number in value.items()})
             elif isinstance(value, (int, float)):
                 flat[name] = value
-        self.run.log(flat, step=record["step"])
+        if self.run is not None:
+            self._guard(lambda: self.run.log(flat, step=record["step"]))
 
     def close(self) -> None:
         """Finish the W&B run."""
-        self.run.finish()
+        if self.run is not None:
+            self._guard(lambda: self.run.finish())
+
+    def _open(self, config: LogConfig, run_name: str, directory: Path, settings: dict[str, Any]) -> None:
+        import wandb
+
+        self.run = wandb.init(
+            project=config.project, name=run_name, id=run_name, resume="allow", mode=config.wandb,
+            dir=str(directory), config=settings, settings=wandb.Settings(silent=True, console="off"),
+        )  # fmt: skip
+
+    def _guard(self, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as reason:  # noqa: BLE001 - whatever it is, training goes on without it
+            self.run = None
+            say(f"warning: Weights & Biases failed and gets no more of this run: {reason!r}")
 
 
 def now() -> float:

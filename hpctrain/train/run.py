@@ -11,8 +11,10 @@ from typing import Any
 import torch
 
 from hpctrain import __version__
-from hpctrain.checkpoint.restore import check_identity, checkpoint_directories, newest_whole, restore
-from hpctrain.checkpoint.save import RunState, checkpoint_name
+from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpoint_name
+from hpctrain.checkpoint.restore import check_identity, newest_whole, restore
+from hpctrain.checkpoint.retention import check_room
+from hpctrain.checkpoint.save import Saved, Saver
 from hpctrain.config import dump_yaml
 from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
@@ -43,16 +45,16 @@ def train(config: RunConfig, world: World) -> None:
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         device = stack.enter_context(process_group(world))
-        _claim(stack, config, world)
+        _claim(stack, config, world, shards.details["vocab_size"])
         log = stack.enter_context(rank_log(config.run.dir, world.rank))
         data = open_data(config, shards, topology)
         engine = build(config, data.vocab_size, topology, device)
         journal = Journal(config.run.dir, world)
         stack.callback(journal.close)
-        loop = Loop(
-            config, engine, data, journal, _sinks(stack, config, world), stop, identity(config, shards),
-            RunState(step=0, samples=0, tokens=0), device,
-        )  # fmt: skip
+        sinks = _sinks(stack, config, world)
+        saver = stack.enter_context(_saver(config, engine, journal, identity(config, shards)))
+        start = RunState(step=0, samples=0, tokens=0)
+        loop = Loop(config, engine, data, journal, sinks, stop, saver, start, device)
         _introduce(config, data, journal, device, log)
         _restore_or_begin(loop, topology)
         loop.run()
@@ -60,7 +62,7 @@ def train(config: RunConfig, world: World) -> None:
 
 def is_finished_run(config: RunConfig) -> bool:
     """Whether the newest checkpoint is the last step's, so that nothing is left to do."""
-    found = checkpoint_directories(config.run.dir / "checkpoints")
+    found = checkpoint_directories(_checkpoints(config))
     return bool(found) and found[0].name >= checkpoint_name(config.train.steps)
 
 
@@ -81,12 +83,30 @@ def build(config: RunConfig, vocab_size: int, topology: Topology, device: torch.
     )  # fmt: skip
 
 
-def _claim(stack: ExitStack, config: RunConfig, world: World) -> None:
+def _saver(config: RunConfig, engine: Engine, journal: Journal, run_identity: dict[str, str]) -> Saver:
+    def tell(saved: Saved) -> None:
+        journal.event(
+            "save", saved.step,
+            blocked_seconds=round(saved.blocked_seconds, 4), seconds=round(saved.seconds, 3),
+            bytes=saved.bytes, retired=saved.retired,
+        )  # fmt: skip
+
+    return Saver(engine, _checkpoints(config), config.checkpoint, run_identity, tell)
+
+
+def _checkpoints(config: RunConfig) -> Path:
+    return config.run.dir / "checkpoints"
+
+
+def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -> None:
     """Rank 0 takes the run directory for the job and writes its config; all ranks learn if it could not."""
     problem: HpctrainError | None = None
     if world.rank == 0:
         try:
             stack.enter_context(hold(config.run.dir, world))
+            parameters = config.model.parameter_count(vocab_size)
+            if warning := check_room(config.run.dir, parameters, config.checkpoint, config.train.steps):
+                say(warning)
             write_atomically(config.run.dir / CONFIG_NAME, dump_yaml(config))
             _keep_tokenizer(config.data.shards / TOKENIZER_DIRECTORY, config.run.dir / TOKENIZER_DIRECTORY)
         except HpctrainError as error:
@@ -136,12 +156,12 @@ def _restore_or_begin(loop: Loop, topology: Topology) -> None:
     """Go on from the newest whole checkpoint; a run that never saved begins by saving step 0."""
     config = loop.config
     gang = Gang(topology.rank, topology.world_size)
-    whole = newest_whole(loop.checkpoints, config.checkpoint.start_anew, gang)
+    whole = newest_whole(_checkpoints(config), config.checkpoint.start_anew, gang)
     if whole is None:
         _refuse_lost_checkpoints(config)
-        loop.save()
+        loop.save(wait=True)
         return
-    check_identity(whole, loop.identity)
+    check_identity(whole, loop.saver.identity)
     restore(loop.engine, whole)
     loop.state, loop.saved_step = whole.state, whole.state.step
     layout = whole.manifest.details["layout"]

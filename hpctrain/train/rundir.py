@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import logging
@@ -31,7 +32,12 @@ def hold(directory: Path, world: World) -> Iterator[None]:
     with (directory / _LOCK_NAME).open("a+", encoding="utf-8") as stream:
         try:
             fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except OSError as reason:
+            if reason.errno not in (errno.EACCES, errno.EAGAIN):
+                raise ConfigError(
+                    f"run.dir: {directory}: its file system grants no lock ({reason.strerror}); put the run where "
+                    "fcntl locks work (on Lustre: mounted with -o flock)"
+                ) from None
             stream.seek(0)
             holder = stream.read().strip() or "unknown"
             raise ConfigError(

@@ -17,9 +17,10 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from hpctrain.checkpoint.format import RunState
 from hpctrain.checkpoint.fragments import STATE_KINDS, optimizer_state, owned_fragments
 from hpctrain.checkpoint.restore import FragmentFiles, Whole, examine, restore
-from hpctrain.checkpoint.save import RunState, save_checkpoint
+from hpctrain.checkpoint.save import save_checkpoint
 from hpctrain.engine.base import Engine, StepResult
 from hpctrain.engine.plain import PlainEngine
 from hpctrain.errors import CheckpointError
@@ -91,7 +92,7 @@ def fitting_layouts(config: RunConfig, ranks: int) -> list[Layout]:
     return [
         layout
         for layout in candidates
-        if not layout_problems(layout.parallel, ranks, config.model.layers + 3)
+        if not layout_problems(layout.parallel, ranks, config.model.layers)
         and accumulation_steps(
             train.global_batch_size, train.micro_batch_size, ranks // layout.pipeline_stages
         )

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from hpctrain.export.hf import huggingface_name
 from hpctrain.model.attention import eager_attention, sdpa_attention
 from hpctrain.model.blocks import rotate
 from hpctrain.model.config import ModelConfig, presets
@@ -228,6 +227,8 @@ def test_rotary_scores_depend_on_the_distance_only(query_at: int, key_at: int, s
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits_are_those_of_transformers_llama(tied: bool) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
+
+    from hpctrain.export.hf import huggingface_name
 
     config = tiny_config(tied=tied, initial_deviation=0.1, rope_theta=5000.0, norm_epsilon=1e-4)
     ours = build(config)

@@ -54,6 +54,24 @@ def test_alone_it_is_a_world_of_one_with_a_port_that_is_free() -> None:
     assert not is_placed({})
 
 
+@pytest.mark.parametrize("name", ["SLURM_LOCALID", "PMI_LOCAL_RANK", "PALS_LOCAL_RANKID"])
+def test_the_local_rank_is_found_where_the_rank_came_over_pmi(name: str) -> None:
+    """`srun --mpi=pmi2` sets PMI_RANK, but not MPI_LOCALRANKID: every rank would take the first GPU."""
+    environment = {"PMI_RANK": "5", "PMI_SIZE": "8", name: "1", **MASTER}
+    assert discover_world(environment).local_rank == 1
+
+
+def test_the_step_of_mpiruns_daemons_is_no_step_of_ranks() -> None:
+    """Open MPI starts its daemons by srun on all nodes but the first; the ranks inherit their variables."""
+    daemons = {"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_STEP_NODELIST": "n02"}
+    script = NO_MEETING_POINT.replace(
+        '{"PMI_RANK": "1", "PMI_SIZE": "2"}', repr({**LAUNCHERS["OpenMPI"], **daemons})
+    )
+    script = "import sys; sys.modules['mpi4py'] = None\n" + script
+    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert "MASTER_ADDR and MASTER_PORT are not set" in found.stdout, found.stderr
+
+
 def test_torchrun_inside_a_slurm_job_is_trusted_first() -> None:
     environment = {**SLURM, **LAUNCHERS["torchrun"], "RANK": "2", **MASTER}
     assert discover_world(environment).rank == 2

@@ -16,6 +16,7 @@ from hpctrain.parallel.topology import (
     accumulation_steps,
     layout_problems,
     split_layers,
+    split_model,
 )
 
 costs_and_stages = st.lists(st.integers(0, 30), min_size=1, max_size=9).flatmap(
@@ -43,7 +44,7 @@ def test_layers_are_cut_as_well_as_any_cut_can(case: tuple[list[int], int]) -> N
 def test_a_stage_for_every_layer_and_one_for_all() -> None:
     assert split_layers([5, 0, 9], 3) == [0, 1, 2, 3]
     assert split_layers([5, 0, 9], 1) == [0, 3]
-    assert dearest([0, 7, 7, 7, 7, 0, 9], split_layers([0, 7, 7, 7, 7, 0, 9], 2)) == 23
+    assert dearest([0, 7, 7, 7, 7, 0, 9], split_layers([0, 7, 7, 7, 7, 0, 9], 2)) == 21
     with pytest.raises(ValueError, match="2 layers cannot fill 3 stages"):
         split_layers([1, 1], 3)
 
@@ -87,7 +88,7 @@ def test_accumulation_makes_up_the_global_batch_or_does_not_fit(
         (3, 1, 1, []),
         (1, 5, 10, []),
         (2, 2, 4, ["parallel.zero_stage: 2 cannot be combined with a pipeline"]),
-        (1, 6, 6, ["parallel.pipeline_stages: 6 stages, but the model has only 5 layers"]),
+        (1, 6, 6, ["parallel.pipeline_stages: 6 stages, but a model of 4 layers can be cut into at most 5"]),
         (1, 2, 3, ["parallel.pipeline_stages: 2 does not divide the 3 ranks"]),
         (1, 4, 2, ["parallel.pipeline_stages: 4 does not divide the 2 ranks"]),
         (3, 6, 4, ["parallel.zero_stage: 3", "6 stages, but", "6 does not divide the 4 ranks"]),
@@ -97,10 +98,22 @@ def test_every_problem_of_a_layout_is_named(
     zero_stage: int, stages: int, world: int, expected: list[str]
 ) -> None:
     parallel = ParallelConfig(zero_stage=zero_stage, pipeline_stages=stages)
-    found = layout_problems(parallel, world, layer_count=5)
+    found = layout_problems(parallel, world, blocks=4)
     assert len(found) == len(expected)
     for line, part in zip(found, expected, strict=True):
         assert part in line
+
+
+@given(st.integers(1, 12), st.data())
+def test_every_stage_of_a_model_has_matrices_and_norm_weights(blocks: int, data: st.DataObject) -> None:
+    stages = data.draw(st.integers(1, blocks + 1))
+    cuts = split_model([0, *[7] * blocks, 0, data.draw(st.integers(0, 100))], stages)
+    assert len(cuts) == stages + 1
+    assert cuts[0] == 0
+    assert cuts[-1] == blocks + 3
+    assert cuts == sorted(set(cuts))
+    assert 1 not in cuts[1:]  # the embedding alone has no norm weight
+    assert blocks + 2 not in cuts[:-1]  # nor has the head
 
 
 @pytest.mark.parametrize(

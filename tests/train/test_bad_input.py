@@ -32,7 +32,7 @@ def test_all_config_errors_come_at_once(runner: Runner) -> None:
     ("overrides", "expected"),
     [
         (["parallel.zero_stage=2", "parallel.pipeline_stages=2"], "cannot be combined with a pipeline"),
-        (["parallel.pipeline_stages=9"], "9 stages, but the model has only 5 layers"),
+        (["parallel.pipeline_stages=9"], "9 stages, but a model of 2 layers can be cut into at most 3"),
         (["train.global_batch_size=9"], "9 is not a multiple of micro_batch_size 2 x 2 data-parallel replicas"),
         (["schedule.warmup_steps=6"], "leaves nothing of train.steps"),
         (["model.attention=varlen"], "varlen cannot train on cpu in fp32; it has sdpa, eager"),

@@ -1,0 +1,67 @@
+"""A copy of what a rank owns in host memory, so that training may go on while it is written."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+import torch
+
+from hpctrain.checkpoint.format import fragment_key
+from hpctrain.checkpoint.fragments import STATE_KINDS, optimizer_state, owned_fragments
+from hpctrain.engine.base import Engine
+
+_ELEMENT_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A rank's fragments as they were at one step: the content of its safetensors file."""
+
+    header: bytes
+    """The JSON header of the safetensors format: dtype, shape and byte range of each key."""
+    data: memoryview
+    """All tensors one after the other, as bytes; valid until the next snapshot."""
+    ranges: dict[str, list[tuple[int, int]]]
+    """The ranges of each parameter that are in it."""
+
+
+class HostBuffer:
+    """The host memory that one snapshot after the other is taken in; page-locked where there is a GPU."""
+
+    def __init__(self) -> None:
+        self.flat = torch.empty(0)
+
+    def take(self, engine: Engine) -> Snapshot:
+        """Copy this rank's fragments. When it returns, the engine may step."""
+        fragments = [fragment for fragment in owned_fragments(engine) if not fragment.is_replica]
+        elements = len(STATE_KINDS) * sum(fragment.elements for fragment in fragments)
+        if self.flat.numel() != elements:
+            self.flat = torch.empty(elements, dtype=torch.float32, pin_memory=torch.cuda.is_available())
+        header: dict[str, object] = {}
+        ranges: dict[str, list[tuple[int, int]]] = {}
+        position = 0
+        for fragment in fragments:
+            name, start, stop = fragment.parameter, fragment.start, fragment.start + fragment.elements
+            ranges.setdefault(name, []).append((start, stop))
+            state = optimizer_state(engine, fragment.flat)
+            for kind in STATE_KINDS:
+                end = position + fragment.elements
+                self.flat[position:end].copy_(fragment.view(state, kind), non_blocking=True)
+                header[fragment_key(name, kind, start, stop)] = _entry(position, end)
+                position = end
+        if self.flat.is_pinned():
+            torch.cuda.synchronize()
+        return Snapshot(_encode(header), self.flat.numpy().view("u1").data, ranges)
+
+
+def _entry(start: int, stop: int) -> dict[str, object]:
+    """What the header says of a 1-D fp32 tensor at these elements of the file's data."""
+    offsets = [start * _ELEMENT_BYTES, stop * _ELEMENT_BYTES]
+    return {"dtype": "F32", "shape": [stop - start], "data_offsets": offsets}
+
+
+def _encode(header: dict[str, object]) -> bytes:
+    """The header padded with spaces, as the format asks, so that the data begins at a multiple of 8."""
+    text = json.dumps(header, separators=(",", ":")).encode()
+    return text + b" " * (-len(text) % 8)

@@ -1,0 +1,74 @@
+"""The certificate, in real ranks: every layout trains the plain loop's model and reads every other's checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from train.conftest import Runner
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_every_layout_of_one_and_two_ranks_agrees(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"micro_batch_size": 1}, model={"layers": 3})
+    out = runner.run("verify", "layouts", config, "--ranks", "1,2", "--json").stdout
+    rows = {row["layout"]: row for row in json.loads(out)}
+    assert set(rows) == {
+        "zero1-ranks1", "zero2-ranks1", "zero3-ranks1",
+        "zero1-ranks2", "zero2-ranks2", "zero3-ranks2", "pipeline2-data1",
+    }  # fmt: skip
+    for row in rows.values():
+        assert row["verdict"] == "agrees"
+        assert row["restores"] == "7 of 7"
+        assert float(row["loss"]) <= 1e-5
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_untied_embeddings_recomputation_and_four_ranks_agree(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"micro_batch_size": 1, "recompute": True}, model={"tied": False, "layers": 3})
+    out = runner.run("verify", "layouts", config, "--ranks", "4", "--steps", 2, "--json").stdout
+    rows = {row["layout"]: row for row in json.loads(out)}
+    assert {"zero1-ranks4", "zero3-ranks4", "pipeline2-data2", "pipeline4-data1"} <= set(rows)
+    assert all(row["verdict"] == "agrees" for row in rows.values())
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_bf16_agrees_to_its_precision(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"micro_batch_size": 2, "precision": "bf16"}, model={"layers": 1})
+    out = runner.run("verify", "layouts", config, "--ranks", "2", "--steps", 2, "--json").stdout
+    rows = {row["layout"]: row for row in json.loads(out)}
+    assert {"zero1-ranks2", "zero2-ranks2", "zero3-ranks2", "pipeline2-data1"} == set(rows)
+    assert all(row["restores"] == "4 of 4" for row in rows.values())
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_a_killed_and_resumed_run_equals_the_straight_one(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"steps": 30}, checkpoint={"every_steps": 3})
+    out = runner.run("verify", "resume", config, "--kills", 2, "--json").stdout
+    verdict = json.loads(out)
+    assert verdict["equal"]
+    assert verdict["exact"]
+    assert len(verdict["kills"]) == 2
+
+
+def test_layouts_that_do_not_agree_are_told(tmp_path: Path) -> None:
+    from hpctrain.verify.layouts import certificate
+
+    row = {"layout": "zero1-ranks2", "loss": 1e-3, "grad_norm": 0.0, "weights": 0.0}
+    (tmp_path / "train-2.json").write_text(json.dumps([row]))
+    (tmp_path / "restore-2.json").write_text("[]")
+    assert certificate(tmp_path, "fp32")[0]["verdict"] == "DIFFERS"
+    (tmp_path / "train-2.json").write_text(json.dumps([row | {"loss": 1e-7}]))
+    assert certificate(tmp_path, "fp32")[0]["verdict"] == "agrees"
+    unequal = [{"from": "a", "to": "zero1-ranks2", "equal": False}]
+    (tmp_path / "restore-2.json").write_text(json.dumps(unequal))
+    assert certificate(tmp_path, "fp32")[0]["verdict"] == "DIFFERS"
