@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import settings
+from runner import Runner
 
 from hpctrain.corpus.document import CORPUS_FORMAT, CORPUS_KIND, LANGUAGES, Document, write_corpus_files
 from hpctrain.manifest import write_stage
@@ -120,3 +121,17 @@ def shards_directory(
     out = tmp_path_factory.mktemp("stages") / "shards"
     build_shards(corpus_directory, tokenizer_directory, out)
     return out
+
+
+@pytest.fixture
+def runner(tmp_path: Path, shards_directory: Path) -> Runner:
+    """A runner in a directory of its own."""
+    return Runner(tmp_path, shards_directory)
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, shards_directory: Path) -> Runner:
+    """A run that went straight to its end on two ranks; tests must not change it."""
+    runner = Runner(tmp_path_factory.mktemp("finished"), shards_directory)
+    runner.train(runner.config(train={"evaluate_every_steps": 3, "evaluate_sequences": 4}))
+    return runner

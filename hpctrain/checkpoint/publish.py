@@ -7,6 +7,7 @@ new for each attempt, so nothing that a killed one left behind is ever taken for
 
 from __future__ import annotations
 
+import os
 import shutil
 import threading
 import time
@@ -14,7 +15,6 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from os import fsync
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def write_fragments(path: Path, snapshot: Snapshot) -> FileRecord:
             digest.update(block)
             size += len(block)
         stream.flush()
-        fsync(stream.fileno())
+        os.fsync(stream.fileno())
     return FileRecord(bytes=size, xxh3_128=digest.hexdigest())
 
 

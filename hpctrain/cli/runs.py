@@ -13,7 +13,7 @@ import typer
 from hpctrain.errors import CheckpointError, ConfigError
 from hpctrain.parallel.process import choose_accelerator, discover_world, is_placed, rank_of
 
-checkpoint = typer.Typer(help="List, show, verify and compare the checkpoints of a run.", no_args_is_help=True)
+checkpoint = typer.Typer(help="List, show, verify and compare checkpoints of a run.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value ...]")]

@@ -93,7 +93,7 @@ class MetricSink(Protocol):
 
 
 class WandbSink:
-    """Weights & Biases. An outside service must not stop a run: its first failure is told, then it is left."""
+    """Weights & Biases. It must not stop a run: its first failure is told, then it gets no more."""
 
     def __init__(self, config: LogConfig, run_name: str, directory: Path, settings: dict[str, Any]) -> None:
         self.run: Any = None

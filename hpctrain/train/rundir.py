@@ -35,8 +35,8 @@ def hold(directory: Path, world: World) -> Iterator[None]:
         except OSError as reason:
             if reason.errno not in (errno.EACCES, errno.EAGAIN):
                 raise ConfigError(
-                    f"run.dir: {directory}: its file system grants no lock ({reason.strerror}); put the run where "
-                    "fcntl locks work (on Lustre: mounted with -o flock)"
+                    f"run.dir: {directory}: its file system grants no lock ({reason.strerror}); put the run "
+                    "where fcntl locks work (on Lustre: mounted with -o flock)"
                 ) from None
             stream.seek(0)
             holder = stream.read().strip() or "unknown"

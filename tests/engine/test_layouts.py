@@ -1,4 +1,4 @@
-"""The certificate, in real ranks: every layout trains the plain loop's model and reads every other's checkpoint."""
+"""The certificate, in real ranks: every layout trains the plain loop's model and reads all checkpoints."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from train.conftest import Runner
+from runner import Runner
 
 
 @pytest.mark.ranks
@@ -30,7 +30,9 @@ def test_every_layout_of_one_and_two_ranks_agrees(tmp_path: Path, shards_directo
 @pytest.mark.slow
 def test_untied_embeddings_recomputation_and_four_ranks_agree(tmp_path: Path, shards_directory: Path) -> None:
     runner = Runner(tmp_path, shards_directory)
-    config = runner.config(train={"micro_batch_size": 1, "recompute": True}, model={"tied": False, "layers": 3})
+    config = runner.config(
+        train={"micro_batch_size": 1, "recompute": True}, model={"tied": False, "layers": 3}
+    )
     out = runner.run("verify", "layouts", config, "--ranks", "4", "--steps", 2, "--json").stdout
     rows = {row["layout"]: row for row in json.loads(out)}
     assert {"zero1-ranks4", "zero3-ranks4", "pipeline2-data2", "pipeline4-data1"} <= set(rows)

@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from train.conftest import STEPS, Runner, end
+from runner import STEPS, Runner, end
 
 
 def test_all_config_errors_come_at_once(runner: Runner) -> None:
     config = runner.config(train={"step": 3, "steps": 0}, model={"heads": 5})
-    err = runner.train(config, "optimizer.learning_rate=-1", "parallel.zero_stage=7", "nonsense", code=2).stderr
+    err = runner.train(
+        config, "optimizer.learning_rate=-1", "parallel.zero_stage=7", "nonsense", code=2
+    ).stderr
     for expected in (
         "train.step: unknown key; did you mean steps?",
         "train.steps: input should be greater than or equal to 1 (found 0)",
@@ -33,7 +35,10 @@ def test_all_config_errors_come_at_once(runner: Runner) -> None:
     [
         (["parallel.zero_stage=2", "parallel.pipeline_stages=2"], "cannot be combined with a pipeline"),
         (["parallel.pipeline_stages=9"], "9 stages, but a model of 2 layers can be cut into at most 3"),
-        (["train.global_batch_size=9"], "9 is not a multiple of micro_batch_size 2 x 2 data-parallel replicas"),
+        (
+            ["train.global_batch_size=9"],
+            "9 is not a multiple of micro_batch_size 2 x 2 data-parallel replicas",
+        ),
         (["schedule.warmup_steps=6"], "leaves nothing of train.steps"),
         (["model.attention=varlen"], "varlen cannot train on cpu in fp32; it has sdpa, eager"),
     ],
@@ -101,10 +106,14 @@ def test_another_tokenizer_is_refused(copied: Runner, tmp_path: Path, corpus_dir
     from hpctrain.shards.pack import build_shards
     from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer
 
-    documents = ((document.language, document.content) for document in read_documents(corpus_directory, "train"))
+    documents = (
+        (document.language, document.content) for document in read_documents(corpus_directory, "train")
+    )
     train_tokenizer(TokenizerConfig(vocab_size=1500), documents, LANGUAGES, {}, tmp_path / "other")
     build_shards(corpus_directory, tmp_path / "other", tmp_path / "other-shards")
-    err = copied.train(copied.directory / "run.yaml", f"data.shards={tmp_path / 'other-shards'}", code=3).stderr
+    err = copied.train(
+        copied.directory / "run.yaml", f"data.shards={tmp_path / 'other-shards'}", code=3
+    ).stderr
     assert "tokenizer: began with" in err
     assert "data.shards: began with" in err
 
@@ -120,7 +129,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_it_says_so(copied: Runne
 
 def test_a_damaged_manifest_is_not_believed(copied: Runner) -> None:
     manifest = copied.checkpoint(STEPS) / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"step":6', '"step":5').replace('"step": 6', '"step": 5'))
+    manifest.write_text(
+        manifest.read_text().replace('"step":6', '"step":5').replace('"step": 6', '"step": 5')
+    )
     assert "does not match its seal" in copied.train(copied.directory / "run.yaml").stderr
 
 
@@ -172,7 +183,9 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 3 MB, where this machine lets us mount one."""
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(place)], capture_output=True
+    )
     if mounted.returncode != 0:
         pytest.skip(f"cannot mount a small file system: {mounted.stderr.decode().strip()}")
     yield place

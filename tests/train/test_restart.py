@@ -9,8 +9,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from runner import STEPS, Runner
 from safetensors.torch import load_file
-from train.conftest import STEPS, Runner
 
 LONG = {"train": {"steps": 60}, "checkpoint": {"every_steps": 5}}
 
@@ -24,7 +24,9 @@ def tensors(directory: Path) -> dict[str, object]:
 
 @pytest.mark.ranks
 @pytest.mark.parametrize("zero_stage", [1, 3])
-def test_a_stopped_and_restarted_run_equals_the_straight_one_bit_for_bit(runner: Runner, zero_stage: int) -> None:
+def test_a_stopped_and_restarted_run_equals_the_straight_one_bit_for_bit(
+    runner: Runner, zero_stage: int
+) -> None:
     layout = {"parallel": {"zero_stage": zero_stage}, "checkpoint": {"every_steps": 100}}
     straight = runner.config("straight", **layout)
     stopped = runner.config("stopped", **layout)
@@ -58,7 +60,9 @@ def test_a_killed_rank_ends_the_run_and_the_next_start_goes_on(runner: Runner, f
 
 def rank_processes(parent: int) -> list[int]:
     """The ranks that a local launcher started, by rank."""
-    listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True
+    )
     return sorted(int(pid) for pid in listed.stdout.split())
 
 
@@ -107,7 +111,8 @@ def test_the_metrics_say_what_the_interface_promises(finished: Runner) -> None:
     lines = finished.metrics()
     assert [line["step"] for line in lines] == list(range(STEPS + 1))
     promised = {
-        "step", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_second", "step_seconds", "batch_digest",
+        "step", "loss", "learning_rate", "grad_norm",
+        "tokens", "tokens_per_second", "step_seconds", "batch_digest",
     }  # fmt: skip
     assert all(promised <= set(line) for line in lines[1:])
     assert lines[-1]["tokens"] == STEPS * 8 * 64

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 STEPS = 6
@@ -20,7 +19,9 @@ STEPS = 6
 
 def environment() -> dict[str, str]:
     """One thread a rank, and no variables of a launcher that the tests themselves may run under."""
-    kept = {k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_", "PMI", "RANK", "WORLD_"))}
+    kept = {
+        k: v for k, v in os.environ.items() if not k.startswith(("SLURM_", "OMPI_", "PMI", "RANK", "WORLD_"))
+    }
     return {**kept, "OMP_NUM_THREADS": "1"}
 
 
@@ -36,7 +37,14 @@ class Runner:
         tree: dict[str, Any] = {
             "run": {"name": name, "dir": str(self.directory / name)},
             "data": {"shards": str(self.shards), "sequence_length": 64, "fim": {"rate": 0.5}},
-            "model": {"hidden_size": 32, "layers": 2, "heads": 4, "kv_heads": 2, "mlp_size": 64, "tied": True},
+            "model": {
+                "hidden_size": 32,
+                "layers": 2,
+                "heads": 4,
+                "kv_heads": 2,
+                "mlp_size": 64,
+                "tied": True,
+            },
             "optimizer": {"learning_rate": 0.003},
             "schedule": {"warmup_steps": 1},
             "train": {"steps": STEPS, "global_batch_size": 8, "micro_batch_size": 2},
@@ -93,25 +101,13 @@ class Runner:
 
     def events(self, name: str = "run") -> list[dict[str, Any]]:
         """The lines of events.jsonl."""
-        return [json.loads(line) for line in (self.directory / name / "events.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.directory / name / "events.jsonl").read_text().splitlines()
+        ]
 
     def checkpoint(self, step: int, name: str = "run") -> Path:
         """Where a step's checkpoint lies."""
         return self.directory / name / "checkpoints" / f"step-{step:08d}"
-
-
-@pytest.fixture
-def runner(tmp_path: Path, shards_directory: Path) -> Runner:
-    """A runner in a directory of its own."""
-    return Runner(tmp_path, shards_directory)
-
-
-@pytest.fixture(scope="session")
-def finished(tmp_path_factory: pytest.TempPathFactory, shards_directory: Path) -> Runner:
-    """A run that went straight to its end on two ranks; tests must not change it."""
-    runner = Runner(tmp_path_factory.mktemp("finished"), shards_directory)
-    runner.train(runner.config(train={"evaluate_every_steps": 3, "evaluate_sequences": 4}))
-    return runner
 
 
 def end(process: subprocess.Popen[str]) -> None:
