@@ -171,6 +171,8 @@ def read_manifest(
 ) -> Manifest:
     """Read and check the manifest of a finished stage; raises `error` that says what to do."""
     path = directory / MANIFEST_NAME
+    if newer := newer_format(directory, format_version):
+        raise error(newer)
     if not path.is_file():
         state = "is not finished" if directory.is_dir() else "does not exist"
         raise error(f"{directory}: this {kind} {state} (no {MANIFEST_NAME}); build it first")
@@ -182,12 +184,24 @@ def read_manifest(
         raise error(f"{path}: damaged (its content does not match its seal)")
     if manifest.kind != kind:
         raise error(f"{directory}: holds a {manifest.kind}, expected a {kind}")
-    if manifest.format_version > format_version:
-        raise error(
-            f"{directory}: written in {kind} format {manifest.format_version}, newer than the "
-            f"{format_version} that this hpctrain reads; use a newer hpctrain"
-        )
     return manifest
+
+
+def newer_format(directory: Path, format_version: int) -> str | None:
+    """What to say of an undamaged manifest of a newer format, whatever else it holds; None if it is not."""
+    try:
+        tree = json.loads((directory / MANIFEST_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    version = tree.get("format_version") if isinstance(tree, dict) else None
+    if not isinstance(version, int) or version <= format_version:
+        return None
+    if tree.pop("seal", None) != fingerprint(tree):
+        return None
+    return (
+        f"{directory}: written in {tree.get('kind')} format {version}, newer than the {format_version} "
+        "that this hpctrain reads; use a newer hpctrain"
+    )
 
 
 def is_finished(directory: Path) -> bool:
@@ -224,12 +238,15 @@ def find_damage(
     damage = []
     for name in sorted(manifest.files) if names is None else names:
         record, path = manifest.files[name], directory / name
-        if not path.is_file():
-            damage.append(f"{path}: missing")
-        elif path.stat().st_size != record.bytes:
-            damage.append(f"{path}: {path.stat().st_size} bytes, the manifest says {record.bytes}")
-        elif checksum(path, on_bytes) != record.xxh3_128:
-            damage.append(f"{path}: checksum differs from the manifest's")
+        try:
+            if not path.is_file():
+                damage.append(f"{path}: missing")
+            elif path.stat().st_size != record.bytes:
+                damage.append(f"{path}: {path.stat().st_size} bytes, the manifest says {record.bytes}")
+            elif checksum(path, on_bytes) != record.xxh3_128:
+                damage.append(f"{path}: checksum differs from the manifest's")
+        except OSError as reason:
+            damage.append(f"{path}: cannot be read: {reason.strerror}")
     return damage
 
 

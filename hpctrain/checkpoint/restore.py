@@ -16,7 +16,6 @@ from hpctrain.checkpoint.format import (
     CHECKPOINT_FORMAT,
     CHECKPOINT_KIND,
     RunState,
-    checkpoint_directories,
     fragment_key,
 )
 from hpctrain.checkpoint.fragments import (
@@ -27,7 +26,7 @@ from hpctrain.checkpoint.fragments import (
 )
 from hpctrain.engine.base import Engine
 from hpctrain.errors import CheckpointError, DataError
-from hpctrain.manifest import Manifest, find_damage, read_manifest
+from hpctrain.manifest import Manifest, find_damage, newer_format, read_manifest
 from hpctrain.parallel.process import ALONE, Gang
 from hpctrain.progress import say
 
@@ -59,10 +58,13 @@ def newest_whole(directory: Path, may_start_anew: bool, gang: Gang = ALONE) -> W
     """The newest checkpoint whose checksums hold; None if the run never saved one.
 
     The ranks of `gang` share the reading; a collective call where they are several. Says why each newer one
-    was passed over. Raises CheckpointError if there are some and none is whole.
+    was passed over. Raises CheckpointError if there are some and none is whole, or if a newer hpctrain
+    wrote one: that is not damaged, and a run that went back would overwrite it.
     """
     damage: list[str] = []
-    for candidate in checkpoint_directories(directory):
+    for candidate in sorted(directory.glob("step-*"), reverse=True):
+        if newer := newer_format(candidate, CHECKPOINT_FORMAT):
+            raise _everywhere(CheckpointError(newer))
         manifest, found = examine(candidate, gang)
         if manifest is not None and not found:
             if damage and gang.rank == 0:
@@ -72,13 +74,18 @@ def newest_whole(directory: Path, may_start_anew: bool, gang: Gang = ALONE) -> W
             return Whole(candidate, manifest)
         damage += found
     if damage and not may_start_anew:
-        error = CheckpointError(
-            f"{directory}: no checkpoint is whole; set checkpoint.start_anew=true to begin at step 0\n"
-            + "\n".join(damage)
+        raise _everywhere(
+            CheckpointError(
+                f"{directory}: no checkpoint is whole; set checkpoint.start_anew=true to begin at step 0\n"
+                + "\n".join(damage)
+            )
         )
-        error.everywhere = True
-        raise error
     return None
+
+
+def _everywhere(error: CheckpointError) -> CheckpointError:
+    error.everywhere = True
+    return error
 
 
 def check_identity(whole: Whole, identity: Mapping[str, str]) -> None:

@@ -17,7 +17,7 @@ from hpctrain.checkpoint.format import (
 )
 from hpctrain.checkpoint.publish import remove_checkpoint
 from hpctrain.errors import CheckpointError, ConfigError
-from hpctrain.manifest import read_manifest
+from hpctrain.manifest import is_finished, read_manifest
 
 BYTES_PER_PARAMETER = 12
 """An fp32 weight and two fp32 moments."""
@@ -38,7 +38,11 @@ def retire(directory: Path, newest_step: int, config: CheckpointConfig) -> list[
 
     Call it when the checkpoint of `newest_step` has just been committed, and so is whole. Newer ones, which
     a restore has found damaged, are neither counted nor deleted: the run replaces them as it comes to them.
+    What a deletion left half done when it was killed is deleted too.
     """
+    for path in directory.glob("step-*"):
+        if path.name < checkpoint_name(newest_step) and not is_finished(path):
+            shutil.rmtree(path)
     known = [path for path in checkpoint_directories(directory) if path.name <= checkpoint_name(newest_step)]
     retired = superfluous([_candidate(path) for path in known], config)
     for name in retired:

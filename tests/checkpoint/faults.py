@@ -36,7 +36,7 @@ class Killer:
         if not self.armed or "checkpoints" not in path:
             return
         self.count += 1
-        with open(self.fault["log"], "a") as log:
+        with Path(self.fault["log"]).open("a") as log:
             log.write(f"{operation} {path}\n")
         if self.count == self.fault["at"]:
             if half:
@@ -65,13 +65,13 @@ def watch(notice: Callable[[str, str, Callable[[], None] | None], Any]) -> None:
         return Traced(stream, str(self), notice) if "w" in mode else stream
 
     def traced_fsync(descriptor: int) -> None:
-        notice("fsync", os.readlink(f"/proc/self/fd/{descriptor}"), None)
+        notice("fsync", str(Path(f"/proc/self/fd/{descriptor}").readlink()), None)
         plain_fsync(descriptor)
 
     def traced_removal(function: Callable[..., None], name: str) -> Callable[..., None]:
         def removal(path: Any, *, dir_fd: int | None = None) -> None:
-            place = os.fspath(path) if dir_fd is None else f"{os.readlink(f'/proc/self/fd/{dir_fd}')}/{path}"
-            notice(name, place, None)
+            folder = Path() if dir_fd is None else Path(f"/proc/self/fd/{dir_fd}").readlink()
+            notice(name, str(folder / path), None)
             function(path, dir_fd=dir_fd)
 
         return removal
