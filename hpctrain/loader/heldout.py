@@ -43,13 +43,16 @@ def build_heldout(
     """Cut each language's validation stream into sequences and deal them to the replicas.
 
     Only content and its end mark count; file names and marks are context. The last sequence is padded, and
-    padding sequences fill the last step.
+    padding sequences fill the last step. A language whose sequences hold no content is left out.
     """
-    return {
-        language: _heldout(stream, marks, token_bytes, topology, sequence_length, micro_batch_size,
-                           sequences_per_language)
-        for language, stream in streams.items() if len(stream) > 1
-    }  # fmt: skip
+    parts = {
+        language: _heldout(
+            stream, marks, token_bytes, topology, sequence_length, micro_batch_size, sequences_per_language
+        )
+        for language, stream in streams.items()
+        if len(stream) > 1
+    }
+    return {language: part for language, part in parts.items() if part.content_bytes}
 
 
 def _heldout(

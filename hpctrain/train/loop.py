@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from dataclasses import dataclass, field
@@ -97,7 +98,10 @@ class Loop:
         if interval and (step % interval == 0 or step == self.config.train.steps):
             record |= self._evaluation()
         self._record(record)
-        bar.advance(1, f"loss {result.loss:.3f}, {record['tokens_per_second']:,.0f} tokens/s")
+        status = f"loss {result.loss:.3f}, {record['tokens_per_second']:,.0f} tokens/s"
+        bar.advance(1, status)
+        if step % self.config.log.every_steps == 0:
+            logging.getLogger("hpctrain").info("step %d: %s", step, status)
         if agreed.save_failed:
             self.saver.wait()  # which raises
         return agreed.stopped

@@ -22,7 +22,7 @@ class LogConfig(Section):
     """What is logged, and where to."""
 
     every_steps: int = Field(default=10, ge=1)
-    """Steps between two lines of human log; metrics.jsonl has every step."""
+    """Steps between two lines in RUN/logs; metrics.jsonl has every step."""
     wandb: Literal["offline", "online", "disabled"] = "offline"
     """Weights & Biases: offline keeps its files in the run directory for `wandb sync`."""
     project: str = "hpctrain"

@@ -12,7 +12,7 @@ import torch
 
 from hpctrain import __version__
 from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpoint_name
-from hpctrain.checkpoint.restore import check_identity, newest_whole, restore
+from hpctrain.checkpoint.restore import Whole, check_identity, newest_whole, restore
 from hpctrain.checkpoint.retention import check_room
 from hpctrain.checkpoint.save import Saved, Saver
 from hpctrain.config import dump_yaml
@@ -53,10 +53,11 @@ def train(config: RunConfig, world: World) -> None:
         stack.callback(journal.close)
         sinks = _sinks(stack, config, world)
         saver = stack.enter_context(_saver(config, engine, journal, identity(config, shards)))
-        start = RunState(step=0, samples=0, tokens=0)
+        whole = _find_checkpoint(config, topology, saver.identity)
+        start = whole.state if whole else RunState(step=0, samples=0, tokens=0)
         loop = Loop(config, engine, data, journal, sinks, stop, saver, start, device)
-        _introduce(config, data, journal, device, log)
-        _restore_or_begin(loop, topology)
+        _introduce(config, data, journal, start.step, device, log)
+        _restore_or_begin(loop, whole)
         loop.run()
 
 
@@ -131,7 +132,12 @@ def _sinks(stack: ExitStack, config: RunConfig, world: World) -> list[MetricSink
 
 
 def _introduce(
-    config: RunConfig, data: TrainingData, journal: Journal, device: torch.device, log: logging.Logger
+    config: RunConfig,
+    data: TrainingData,
+    journal: Journal,
+    step: int,
+    device: torch.device,
+    log: logging.Logger,
 ) -> None:
     """Say once what starts here."""
     import deepspeed
@@ -142,7 +148,7 @@ def _introduce(
         "parameters": parameters, "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions,
     }  # fmt: skip
-    journal.event("start", 0, **details)
+    journal.event("start", step, **details)
     log.info("start: %s", details)
     if journal.world.rank == 0:
         say(
@@ -152,22 +158,28 @@ def _introduce(
         )
 
 
-def _restore_or_begin(loop: Loop, topology: Topology) -> None:
-    """Go on from the newest whole checkpoint; a run that never saved begins by saving step 0."""
-    config = loop.config
+def _find_checkpoint(config: RunConfig, topology: Topology, run_identity: dict[str, str]) -> Whole | None:
+    """The newest whole checkpoint, if it is of this very run; None for a run that never saved."""
     gang = Gang(topology.rank, topology.world_size)
     whole = newest_whole(_checkpoints(config), config.checkpoint.start_anew, gang)
     if whole is None:
         _refuse_lost_checkpoints(config)
+    else:
+        check_identity(whole, run_identity)
+    return whole
+
+
+def _restore_or_begin(loop: Loop, whole: Whole | None) -> None:
+    """Load the checkpoint; a run without one begins by saving step 0."""
+    if whole is None:
         loop.save(wait=True)
         return
-    check_identity(whole, loop.saver.identity)
     restore(loop.engine, whole)
-    loop.state, loop.saved_step = whole.state, whole.state.step
+    loop.saved_step = whole.state.step
     layout = whole.manifest.details["layout"]
-    loop.journal.event("restore", loop.state.step, checkpoint=whole.directory.name, saved_by=layout)
-    if topology.rank == 0:
-        say(f"going on from {whole.directory.name} of {config.train.steps} steps, saved by {layout}")
+    loop.journal.event("restore", whole.state.step, checkpoint=whole.directory.name, saved_by=layout)
+    if loop.engine.topology.rank == 0:
+        say(f"going on from {whole.directory.name} of {loop.config.train.steps} steps, saved by {layout}")
 
 
 def _refuse_lost_checkpoints(config: RunConfig) -> None:

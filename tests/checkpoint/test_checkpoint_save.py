@@ -91,3 +91,14 @@ def test_no_room_in_the_background_ends_every_rank_and_keeps_what_was_saved(
     shutil.copytree(directory, runner.directory / "run")
     nursery.train(runner.config())
     assert runner.curve() == straight.curve()
+
+
+@pytest.mark.ranks
+def test_an_error_exit_lets_the_save_be_finished(nursery: Nursery, runner: Runner) -> None:
+    # The update of step 1 throws the weights far off, and step 2 fails while step 1 is being written.
+    config = runner.config(
+        checkpoint={"every_steps": 1}, optimizer={"learning_rate": 1e30}, schedule={"warmup_steps": 0}
+    )
+    nursery.train(config, fault={"kind": "slow", "seconds": 0.1}, codes=[93, 93])
+    assert [event["event"] for event in runner.events()] == ["start", "save", "fault", "save"]
+    assert [path.name for path in (runner.directory / "run" / "checkpoints").iterdir()] == ["step-00000001"]
