@@ -65,9 +65,7 @@ def _restore_rows(*layouts: dict[str, Any]) -> list[Row]:
     for one in layouts:
         rows.append(row("restore", one["layout"], "seconds", one["samples"]["restore"], base))
         refresh = one["samples"]["refresh"]
-        rows.append(
-            row("restore", one["layout"], "of these, live weights from master weights", refresh, base)
-        )
+        rows.append(row("restore", one["layout"], "of these, live weights refreshed", refresh, base))
     rows.append(row("restore", "deepspeed, same layout", "seconds", layouts[0]["samples"]["deepspeed"], base))
     for variant, name in (("verified before a restore", "verify"), ("computed in a save", "hash")):
         rows.append(row("checksums", variant, "seconds", layouts[0]["samples"][name], base))

@@ -64,7 +64,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 def dump_yaml(record: Section) -> str:
     """The resolved config as YAML, in the order of its fields."""
-    return str(yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False, allow_unicode=True))
+    # Not with allow_unicode: PyYAML would write U+0085 and U+2028 bare, and read them back as spaces.
+    return str(yaml.safe_dump(record.model_dump(mode="json"), sort_keys=False))
 
 
 def fingerprint(value: Any) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import Field, field_validator
 
@@ -271,6 +271,7 @@ def test_dumped_yaml_loads_to_the_same_record(record: Whole) -> None:
 
 @settings(max_examples=80)
 @given(record=records)
+@example(record=Whole(name="\x85 \u2028\r\n\ufeff: ä #", labels={"\x85": 0.0, "null": 1.0, "1e3": 2.0}))
 def test_the_strict_reader_reads_what_was_dumped(
     tmp_path_factory: pytest.TempPathFactory, record: Whole
 ) -> None:

@@ -119,8 +119,8 @@ def checkpoint_verify(run: RunDirectory, as_json: AsJson = False) -> None:
 @checkpoint.command("diff")
 def checkpoint_diff(
     run: RunDirectory,
-    step_a: int,
-    step_b: int,
+    step_a: Annotated[int, typer.Argument(metavar="STEP_A", help="Step of the one checkpoint.")],
+    step_b: Annotated[int, typer.Argument(metavar="STEP_B", help="Step of the other.")],
     other: Annotated[Path | None, typer.Option(help="Run directory of STEP_B, if it is another.")] = None,
     as_json: AsJson = False,
 ) -> None:

@@ -19,8 +19,8 @@ from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.train.data import fim_tokens
 
 IGNORED = -100
-TOKEN_BYTES = np.concatenate([np.zeros(7), np.arange(7, VOCABULARY) % 9]).astype(np.uint16)
-"""Marks stand for no bytes, the others for 0 to 8."""
+TOKEN_BYTES = np.concatenate([np.zeros(7), 1 + np.arange(7, VOCABULARY) % 9]).astype(np.uint16)
+"""Marks stand for no bytes, the others for 1 to 9."""
 
 
 def build(
