@@ -54,6 +54,16 @@ def examine(directory: Path, gang: Gang = ALONE) -> tuple[Manifest | None, list[
     return manifest, gang.concatenate(find_damage(directory, manifest, mine))
 
 
+def looks_whole(directory: Path) -> bool:
+    """Whether the manifest is sealed and every file has its size; contents are not read."""
+    try:
+        manifest = read_manifest(directory, CHECKPOINT_KIND, CHECKPOINT_FORMAT, CheckpointError)
+    except CheckpointError:
+        return False
+    sizes = {directory / name: record.bytes for name, record in manifest.files.items()}
+    return all(path.is_file() and path.stat().st_size == size for path, size in sizes.items())
+
+
 def newest_whole(directory: Path, may_start_anew: bool, gang: Gang = ALONE) -> Whole | None:
     """The newest checkpoint whose checksums hold; None if the run never saved one.
 

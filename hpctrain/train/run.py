@@ -12,7 +12,7 @@ import torch
 
 from hpctrain import __version__
 from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpoint_name
-from hpctrain.checkpoint.restore import Whole, check_identity, newest_whole, restore
+from hpctrain.checkpoint.restore import Whole, check_identity, looks_whole, newest_whole, restore
 from hpctrain.checkpoint.retention import check_room
 from hpctrain.checkpoint.save import Saved, Saver
 from hpctrain.config import dump_yaml
@@ -62,9 +62,9 @@ def train(config: RunConfig, world: World) -> None:
 
 
 def is_finished_run(config: RunConfig) -> bool:
-    """Whether the newest checkpoint is the last step's, so that nothing is left to do."""
+    """Whether the last step's checkpoint is there, by its sealed manifest and the sizes of its files."""
     found = checkpoint_directories(_checkpoints(config))
-    return bool(found) and found[0].name >= checkpoint_name(config.train.steps)
+    return bool(found) and found[0].name >= checkpoint_name(config.train.steps) and looks_whole(found[0])
 
 
 def build(config: RunConfig, vocab_size: int, topology: Topology, device: torch.device) -> Engine:
