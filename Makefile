@@ -3,11 +3,12 @@ VENV ?= .venv
 WORK ?= runs/quickstart
 RANKS ?= 2
 STEPS ?= 300
+OVERRIDES ?=
 PYTHON ?= python3
 
 HPCTRAIN = $(VENV)/bin/hpctrain
 TRAIN = $(HPCTRAIN) train configs/pretrain/quickstart.yaml --ranks $(RANKS) \
-	run.dir=$(WORK)/run data.shards=$(WORK)/shards train.steps=$(STEPS)
+	run.dir=$(WORK)/run data.shards=$(WORK)/shards train.steps=$(STEPS) $(OVERRIDES)
 
 .PHONY: help install pretrain test lint
 
