@@ -31,7 +31,7 @@ pretrain: install
 	@[ $(WORK)/evaluation/bits-per-byte.json -nt $(WORK)/run/metrics.jsonl ] || \
 		$(HPCTRAIN) evaluate $(WORK)/run --suite bits-per-byte --out $(WORK)/evaluation
 	@$(HPCTRAIN) export $(WORK)/run --format hf --out $(WORK)/export
-	@$(HPCTRAIN) report $(WORK)/run --html $(WORK)/report.html
+	@$(HPCTRAIN) report $(WORK)/run --html $(WORK)/run/report.html
 
 test: install
 	@$(VENV)/bin/python -m pytest

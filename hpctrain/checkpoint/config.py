@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from hpctrain.config import Section
@@ -14,6 +16,8 @@ class CheckpointConfig(Section):
     """Steps from one save to the next; the last step is always saved."""
     background: bool = True
     """Write while the next steps run; a copy in host memory, 12 bytes a parameter over all ranks, is kept."""
+    staging_dir: Path | None = None
+    """Node-local directory, such as NVMe, that the copy is kept in instead of memory, and drained from."""
     keep: int = Field(default=3, ge=1)
     """Number of newest checkpoints that stay."""
     keep_every: int = Field(default=0, ge=0)

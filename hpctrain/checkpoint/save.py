@@ -24,7 +24,7 @@ from hpctrain.checkpoint.publish import FAILED, Attempt, SaveCancelledError, pub
 from hpctrain.checkpoint.retention import remove_partials, retire
 from hpctrain.checkpoint.snapshot import HostBuffer, Snapshot
 from hpctrain.engine.base import Engine
-from hpctrain.errors import CheckpointError
+from hpctrain.errors import CheckpointError, ConfigError
 from hpctrain.parallel.process import Gang, raise_together
 
 _POLL_SECONDS = 0.02
@@ -72,7 +72,7 @@ class Saver:
         self.engine, self.directory, self.config = engine, directory, config
         self.identity, self.tell = dict(identity), tell
         self.gang = Gang(engine.topology.rank, engine.topology.world_size)
-        self.buffer = HostBuffer()
+        self.buffer = HostBuffer(config.staging_dir)
         self.threads = ThreadPoolExecutor(1, "checkpoint")
         self.pending: _Pending | None = None
 
@@ -99,10 +99,21 @@ class Saver:
         self.wait()
         began = time.monotonic()
         attempt = self._prepare(state.step, began)
-        snapshot = self.buffer.take(self.engine)
+        snapshot = self._take_snapshot()
         shapes, counts = full_shapes(self.engine), {**state.model_dump(), **(facts or {})}
         outcome = self.threads.submit(self._write, attempt, snapshot, shapes, counts)
         self.pending = _Pending(attempt, outcome, time.monotonic() - began)
+
+    def _take_snapshot(self) -> Snapshot:
+        """Copy this rank's state; all ranks learn if one has no place for it."""
+        problem, snapshot = None, None
+        try:
+            snapshot = self.buffer.take(self.engine)
+        except OSError as reason:
+            problem = ConfigError(f"checkpoint.staging_dir: {_describe(reason, self.directory)}")
+        raise_together(problem)
+        assert snapshot is not None
+        return snapshot
 
     def poll(self) -> bool:
         """Tell of a save that has been committed; returns whether this rank's part of it has failed."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -27,17 +30,20 @@ class Snapshot:
 
 
 class HostBuffer:
-    """The host memory that one snapshot after the other is taken in; page-locked where there is a GPU."""
+    """Where one snapshot after the other is taken: memory, page-locked where there is a GPU, or local disk.
 
-    def __init__(self) -> None:
-        self.flat = torch.empty(0)
+    With a staging directory it is a mapped file there, already unlinked, so that it goes with the process.
+    """
+
+    def __init__(self, staging: Path | None = None) -> None:
+        self.staging, self.flat = staging, torch.empty(0)
 
     def take(self, engine: Engine) -> Snapshot:
-        """Copy this rank's fragments. When it returns, the engine may step."""
+        """Copy this rank's fragments. When it returns, the engine may step. OSError: staging has no room."""
         fragments = [fragment for fragment in owned_fragments(engine) if not fragment.is_replica]
         elements = len(STATE_KINDS) * sum(fragment.elements for fragment in fragments)
         if self.flat.numel() != elements:
-            self.flat = torch.empty(elements, dtype=torch.float32, pin_memory=torch.cuda.is_available())
+            self.flat = self._allocate(elements)
         header: dict[str, object] = {}
         ranges: dict[str, list[tuple[int, int]]] = {}
         position = 0
@@ -53,6 +59,13 @@ class HostBuffer:
         if self.flat.is_pinned():
             torch.cuda.synchronize()
         return Snapshot(_encode(header), self.flat.numpy().view("u1").data, ranges)
+
+    def _allocate(self, elements: int) -> torch.Tensor:
+        if self.staging is None:
+            return torch.empty(elements, dtype=torch.float32, pin_memory=torch.cuda.is_available())
+        with tempfile.NamedTemporaryFile(dir=self.staging, prefix="hpctrain-", suffix=".snapshot") as file:
+            os.posix_fallocate(file.fileno(), 0, elements * _ELEMENT_BYTES)
+            return torch.from_file(file.name, shared=True, size=elements, dtype=torch.float32)
 
 
 def _entry(start: int, stop: int) -> dict[str, object]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from pydantic import Field, field_validator
 
@@ -89,6 +90,19 @@ def check_layout(config: RunConfig, world_size: int) -> None:
         problems.append(f"schedule.warmup_steps: {warmup} leaves nothing of train.steps: {train.steps}")
     if problems:
         raise ConfigError(problems)
+
+
+def changes(before: dict[str, Any], after: RunConfig) -> dict[str, list[Any]]:
+    """What a restart changes, by dotted key: [before, after]. `before` is the tree of the run's run.yaml."""
+    old, new = _flatten(before), _flatten(after.model_dump(mode="json"))
+    return {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+
+
+def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def identity(config: RunConfig, shards: Manifest) -> dict[str, str]:

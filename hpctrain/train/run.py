@@ -15,7 +15,7 @@ from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpo
 from hpctrain.checkpoint.restore import Whole, check_identity, looks_whole, newest_whole, restore
 from hpctrain.checkpoint.retention import check_room
 from hpctrain.checkpoint.save import Saved, Saver
-from hpctrain.config import dump_yaml
+from hpctrain.config import dump_yaml, read_yaml
 from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
 from hpctrain.errors import CheckpointError, HpctrainError
@@ -27,7 +27,7 @@ from hpctrain.parallel.topology import Topology, accumulation_steps
 from hpctrain.progress import say
 from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.shards.reader import read_shards_manifest
-from hpctrain.train.config import RunConfig, check_layout, identity
+from hpctrain.train.config import RunConfig, changes, check_layout, identity
 from hpctrain.train.data import TrainingData, open_data
 from hpctrain.train.loop import Loop
 from hpctrain.train.metrics import EVENTS_NAME, MetricSink, WandbSink, read_events
@@ -45,7 +45,7 @@ def train(config: RunConfig, world: World) -> None:
     with ExitStack() as stack:
         stop = stack.enter_context(stop_signals())
         device = stack.enter_context(process_group(world))
-        _claim(stack, config, world, shards.details["vocab_size"])
+        changed = _claim(stack, config, world, shards.details["vocab_size"])
         log = stack.enter_context(rank_log(config.run.dir, world.rank))
         data = open_data(config, shards, topology)
         engine = build(config, data.vocab_size, topology, device)
@@ -56,7 +56,7 @@ def train(config: RunConfig, world: World) -> None:
         whole = _find_checkpoint(config, topology, saver.identity)
         start = whole.state if whole else RunState(step=0, samples=0, tokens=0)
         loop = Loop(config, engine, data, journal, sinks, stop, saver, start, device)
-        _introduce(config, data, journal, start.step, device, log)
+        _introduce(config, data, journal, start.step, changed, device, log)
         _restore_or_begin(loop, whole)
         loop.run()
 
@@ -99,15 +99,21 @@ def _checkpoints(config: RunConfig) -> Path:
     return config.run.dir / "checkpoints"
 
 
-def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -> None:
-    """Rank 0 takes the run directory for the job and writes its config; all ranks learn if it could not."""
+def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -> dict[str, list[Any]]:
+    """Rank 0 takes the run directory for the job and writes its config; all ranks learn if it could not.
+
+    Returns, on rank 0, what differs from the config of the start before.
+    """
     problem: HpctrainError | None = None
+    changed: dict[str, list[Any]] = {}
     if world.rank == 0:
         try:
             stack.enter_context(hold(config.run.dir, world))
             parameters = config.model.parameter_count(vocab_size)
             if warning := check_room(config.run.dir, parameters, config.checkpoint, config.train.steps):
                 say(warning)
+            if (config.run.dir / CONFIG_NAME).is_file():
+                changed = changes(read_yaml(config.run.dir / CONFIG_NAME), config)
             write_atomically(config.run.dir / CONFIG_NAME, dump_yaml(config))
             _keep_tokenizer(config.data.shards / TOKENIZER_DIRECTORY, config.run.dir / TOKENIZER_DIRECTORY)
         except HpctrainError as error:
@@ -115,6 +121,7 @@ def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -
         except OSError as error:
             problem = HpctrainError(f"run.dir: {error.filename}: {error.strerror}")
     raise_together(problem)
+    return changed
 
 
 def _keep_tokenizer(source: Path, target: Path) -> None:
@@ -136,6 +143,7 @@ def _introduce(
     data: TrainingData,
     journal: Journal,
     step: int,
+    changed: dict[str, list[Any]],
     device: torch.device,
     log: logging.Logger,
 ) -> None:
@@ -146,7 +154,7 @@ def _introduce(
     versions = {"hpctrain": __version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
     details: dict[str, Any] = {
         "parameters": parameters, "device": device.type, "precision": config.train.precision,
-        "layout": config.parallel.model_dump(), "versions": versions,
+        "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
     }  # fmt: skip
     journal.event("start", step, **details)
     log.info("start: %s", details)

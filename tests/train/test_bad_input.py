@@ -101,6 +101,20 @@ def test_other_data_or_another_model_is_refused_and_named(copied: Runner) -> Non
     assert len(copied.curve()) == STEPS
 
 
+def test_what_may_change_is_recorded(copied: Runner) -> None:
+    copied.train(copied.directory / "run.yaml", "optimizer.learning_rate=0.001", "train.global_batch_size=4")
+    start = [event for event in copied.events() if event["event"] == "start"][-1]
+    assert start["step"] == STEPS
+    assert start["changed"] == {
+        "optimizer.learning_rate": [0.003, 0.001],
+        "train.evaluate_every_steps": [3, 0],
+        "train.evaluate_sequences": [4, 64],
+        "train.global_batch_size": [8, 4],
+        "train.steps": [STEPS, STEPS + 2],
+        "run.dir": [str(start["changed"]["run.dir"][0]), str(copied.directory / "run")],
+    }
+
+
 def test_another_tokenizer_is_refused(copied: Runner, tmp_path: Path, corpus_directory: Path) -> None:
     from hpctrain.corpus.document import LANGUAGES, read_documents
     from hpctrain.shards.pack import build_shards
@@ -212,3 +226,17 @@ def test_the_second_ctrl_c_ends_at_once(runner: Runner) -> None:
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
     assert process.returncode in (75, 130)
+
+
+def test_snapshots_may_be_staged_on_local_disk(runner: Runner, finished: Runner, tmp_path: Path) -> None:
+    staging = tmp_path / "nvme"
+    config = runner.config(checkpoint={"staging_dir": str(staging)})
+    err = runner.train(config, code=2).stderr
+    assert err.count("checkpoint.staging_dir:") == 1
+    assert str(staging) in err
+    staging.mkdir()
+    runner.train(config)
+    assert not list(staging.iterdir())
+    assert runner.curve() == finished.curve()
+    for file in finished.checkpoint(STEPS).glob("rank-*.safetensors"):
+        assert (runner.checkpoint(STEPS) / file.name).read_bytes() == file.read_bytes()
