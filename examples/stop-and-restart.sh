@@ -5,18 +5,22 @@ set -eu
 run=$1 step=$2
 shift 2
 
-steps_done() { cat "$run/metrics.jsonl" 2>/dev/null | grep -c '"loss":' || true; }
+steps_done() { grep -s '"loss":' "$run/metrics.jsonl" | wc -l; }
 
 if [ "$(steps_done)" -lt "$step" ]; then
     "$@" &
     pid=$!
-    trap : INT TERM # a Ctrl-C reaches the ranks by itself; wait for them to save
+    interrupted=no
+    trap 'interrupted=yes' INT TERM # a Ctrl-C reaches the ranks by itself; wait for them to save
     while kill -0 "$pid" 2>/dev/null && [ "$(steps_done)" -lt "$step" ]; do sleep 0.5; done
-    kill -TERM "$pid" 2>/dev/null && echo ">> sent SIGTERM after step $(steps_done)"
-    code=0
-    while kill -0 "$pid" 2>/dev/null; do wait "$pid" && code=0 || code=$?; done
+    [ "$interrupted" = no ] && kill -TERM "$pid" 2>/dev/null && echo ">> sent SIGTERM after step $(steps_done)"
+    while :; do # a trapped signal ends `wait` early
+        code=0
+        wait "$pid" || code=$?
+        kill -0 "$pid" 2>/dev/null || break
+    done
     trap - INT TERM
-    [ "$code" -eq 75 ] || exit "$code"
+    [ "$code" -eq 75 ] && [ "$interrupted" = no ] || exit "$code"
     echo ">> exit code 75: stopped early with its work saved. The same command again:"
 fi
 exec "$@"

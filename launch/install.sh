@@ -52,5 +52,5 @@ pip install -q -c "$constraints" setuptools wheel
 install_torch
 # deepspeed's build asks for torch, so it must see the one above; its kernels are compiled on first use only.
 DS_BUILD_OPS=0 pip install -q -c "$constraints" --no-build-isolation deepspeed==0.19.8
-pip install -q -c "$constraints" --no-build-isolation -e "$here[test]"
+pip install -q -c "$constraints" --no-build-isolation -e "${here}[test]"
 touch "$venv/.installed"
