@@ -62,6 +62,20 @@ def test_a_killed_and_resumed_run_equals_the_straight_one(tmp_path: Path, shards
     assert len(verdict["kills"]) == 2
 
 
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_a_run_killed_and_resumed_on_other_ranks_sees_the_same_data_and_losses(
+    tmp_path: Path, shards_directory: Path
+) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"steps": 20}, checkpoint={"every_steps": 3})
+    out = runner.run("verify", "resume", config, "--kills", 1, "--other-ranks", 1, "--json").stdout
+    verdict = json.loads(out)
+    assert verdict["equal"]
+    assert not verdict["exact"]
+    assert verdict["largest_loss_difference"] <= 1e-5
+
+
 def test_layouts_that_do_not_agree_are_told(tmp_path: Path) -> None:
     from hpctrain.verify.layouts import certificate
 

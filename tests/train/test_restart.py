@@ -23,11 +23,23 @@ def tensors(directory: Path) -> dict[str, object]:
 
 
 @pytest.mark.ranks
-@pytest.mark.parametrize("zero_stage", [1, 3])
+@pytest.mark.parametrize(
+    ("parallel", "precision"),
+    [
+        ({"zero_stage": 1}, "fp32"),
+        ({"zero_stage": 3}, "bf16"),
+        ({"pipeline_stages": 2}, "fp32"),
+        ({"pipeline_stages": 2}, "bf16"),
+    ],
+)
 def test_a_stopped_and_restarted_run_equals_the_straight_one_bit_for_bit(
-    runner: Runner, zero_stage: int
+    runner: Runner, parallel: dict[str, int], precision: str
 ) -> None:
-    layout = {"parallel": {"zero_stage": zero_stage}, "checkpoint": {"every_steps": 100}}
+    layout = {
+        "parallel": parallel,
+        "checkpoint": {"every_steps": 100},
+        "train": {"precision": precision, "evaluate_every_steps": 4, "evaluate_sequences": 2},
+    }
     straight = runner.config("straight", **layout)
     stopped = runner.config("stopped", **layout)
     runner.train(straight)
