@@ -222,7 +222,7 @@ def find_finished(
     changed = sorted(n for n in {*inputs, *manifest.inputs} if inputs.get(n) != manifest.inputs.get(n))
     if changed:
         raise DataError(
-            f"{directory}: holds a {kind} made from another {' and '.join(changed)}; "
+            f"{directory}: its {kind} was made from another {' and '.join(changed)}; "
             "remove it or choose another directory"
         )
     return manifest

@@ -32,7 +32,7 @@ from hpctrain.corpus.ledger import LEDGER_NAME, UNKNOWN_LICENCE, Ledger, SourceL
 from hpctrain.corpus.licences import LicencePolicy, combine, is_licence_file, nearest
 from hpctrain.corpus.sources import SourceConfig
 from hpctrain.errors import DataError
-from hpctrain.manifest import Manifest, is_finished, write_stage
+from hpctrain.manifest import Manifest, find_finished, write_stage
 from hpctrain.progress import progress, say
 
 
@@ -69,7 +69,7 @@ def build_corpus(config: CorpusConfig, out: Path) -> Manifest:
         "config": fingerprint(config),
         "sources": fingerprint({name: source.fingerprint() for name, source in opened.items()}),
     }
-    if finished := up_to_date(out, inputs):
+    if finished := find_finished(out, CORPUS_KIND, CORPUS_FORMAT, inputs):
         say(f"{out}: up to date")
         return finished
     with write_stage(out, CORPUS_KIND, CORPUS_FORMAT) as writer, Spool(out.parent) as spool:
@@ -85,20 +85,6 @@ def build_corpus(config: CorpusConfig, out: Path) -> Manifest:
         writer.counts = _count(kept, splits)
         writer.write_json(LEDGER_NAME, ledger.to_json())
     return read_corpus_manifest(out)
-
-
-def up_to_date(out: Path, inputs: dict[str, str]) -> Manifest | None:
-    """The manifest of the finished corpus in `out` if it was made from `inputs`, None if there is none.
-
-    Raises DataError if it was made from others.
-    """
-    if not is_finished(out):
-        return None
-    manifest = read_corpus_manifest(out)
-    if manifest.inputs == inputs:
-        return manifest
-    changed = ", ".join(name for name in inputs if manifest.inputs.get(name) != inputs[name])
-    raise DataError(f"{out}: holds a corpus built from another {changed}; remove it or choose another --out")
 
 
 def _open_sources(configs: Sequence[SourceConfig], ledger: Ledger) -> dict[str, Source]:

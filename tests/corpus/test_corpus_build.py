@@ -126,7 +126,7 @@ def test_finished_corpus_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFix
     assert "up to date" in capsys.readouterr().err
     assert (out / "manifest.json").stat().st_mtime_ns == before
     (root / "a" / "y.c").write_bytes(_c(2))
-    with pytest.raises(DataError, match=r"another sources; remove it or choose another --out"):
+    with pytest.raises(DataError, match=r"another sources; remove it or choose another directory"):
         build_corpus(_config(_directory(root)), out)
     with pytest.raises(DataError, match="another config"):
         build_corpus(_config(_directory(root), filters={"min_bytes": 1}), out)

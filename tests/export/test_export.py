@@ -65,7 +65,7 @@ def test_it_is_up_to_date_the_second_time_and_never_overwritten(finished: Runner
     for step in (4, 6):
         shutil.rmtree(other / "checkpoints" / f"step-{step:08d}")
     err = finished.run("export", other, "--out", exported, code=3).stderr
-    assert "holds a export made from another checkpoint" in err
+    assert "its export was made from another checkpoint" in err
 
 
 def test_what_is_not_proven_is_not_published(
