@@ -187,7 +187,11 @@ def _restore_or_begin(loop: Loop, whole: Whole | None) -> None:
     layout = whole.manifest.details["layout"]
     loop.journal.event("restore", whole.state.step, checkpoint=whole.directory.name, saved_by=layout)
     if loop.engine.topology.rank == 0:
-        say(f"going on from {whole.directory.name} of {loop.config.train.steps} steps, saved by {layout}")
+        say(
+            f"going on from {whole.directory.name} of {loop.config.train.steps} steps, saved by "
+            f"{layout['world_size']} ranks, ZeRO {layout['zero_stage']}, "
+            f"{layout['pipeline_stages']} pipeline stages"
+        )
 
 
 def _refuse_lost_checkpoints(config: RunConfig) -> None:
