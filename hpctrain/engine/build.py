@@ -36,6 +36,8 @@ def build_engine(
 
     `layer_costs`: relative cost of each layer, by which a pipeline is cut.
     """
+    # DeepSpeed keeps the last pipeline's groups in a global, and would place the next engine by them.
+    deepspeed.utils.groups.mpu = None
     with _quiet():
         model: nn.Module = (
             LayerPipeline(layers, layer_costs, parallel.pipeline_stages, recompute)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from runner import Runner
+from runner import Runner, environment
 
 
 @pytest.mark.ranks
@@ -37,6 +39,23 @@ def test_untied_embeddings_recomputation_and_four_ranks_agree(tmp_path: Path, sh
     rows = {row["layout"]: row for row in json.loads(out)}
     assert {"zero1-ranks4", "zero3-ranks4", "pipeline2-data2", "pipeline4-data1"} <= set(rows)
     assert all(row["verdict"] == "agrees" for row in rows.values())
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_under_a_launcher_it_proves_the_layouts_of_that_world(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"micro_batch_size": 1})
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "hpctrain"]
+    options = ["--steps", "1", "--scratch", str(tmp_path / "scratch"), "--json"]
+    done = subprocess.run(
+        [*torchrun, "verify", "layouts", str(config), *options],
+        env=environment(), capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = {row["layout"]: row for row in json.loads(done.stdout)}
+    assert set(rows) == {"zero1-ranks2", "zero2-ranks2", "zero3-ranks2", "pipeline2-data1"}
+    assert all(row["verdict"] == "agrees" and row["restores"] == "4 of 4" for row in rows.values())
 
 
 @pytest.mark.ranks
