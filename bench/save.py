@@ -212,7 +212,8 @@ def rank_main(task: dict[str, Any]) -> None:
     """One rank of one task."""
     import logging
 
-    from hpctrain.parallel.process import choose_accelerator, discover_world, process_group
+    from hpctrain.parallel.process import choose_accelerator, process_group
+    from hpctrain.parallel.world import discover_world
 
     choose_accelerator()
     logging.disable(logging.WARNING)

@@ -11,7 +11,8 @@ from typing import Annotated
 import typer
 
 from hpctrain.errors import CheckpointError, ConfigError
-from hpctrain.parallel.process import choose_accelerator, discover_world, is_placed, rank_of
+from hpctrain.parallel.process import choose_accelerator
+from hpctrain.parallel.world import discover_world, is_placed, rank_of
 
 checkpoint = typer.Typer(help="List, show, verify and compare checkpoints of a run.", no_args_is_help=True)
 

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from hpctrain.errors import ConfigError, HpctrainError, LaunchError
-from hpctrain.parallel.process import choose_accelerator, discover_world, is_placed
+from hpctrain.parallel.process import choose_accelerator
+from hpctrain.parallel.world import discover_world, is_placed
 
 if TYPE_CHECKING:
     from hpctrain.train.config import RunConfig

@@ -22,8 +22,9 @@ from hpctrain.errors import CheckpointError, HpctrainError
 from hpctrain.manifest import is_finished, write_atomically
 from hpctrain.model.attention import choose_attention
 from hpctrain.model.transformer import build_layers, layer_costs
-from hpctrain.parallel.process import Gang, World, process_group, raise_together
+from hpctrain.parallel.process import Gang, process_group, raise_together
 from hpctrain.parallel.topology import Topology, accumulation_steps
+from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.shards.reader import read_shards_manifest

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from hpctrain.errors import ConfigError
-from hpctrain.parallel.process import World
+from hpctrain.parallel.world import World
 from hpctrain.train.metrics import EVENTS_NAME, METRICS_NAME, JsonLines, now
 
 CONFIG_NAME = "run.yaml"

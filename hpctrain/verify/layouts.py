@@ -28,8 +28,9 @@ from hpctrain.manifest import Manifest
 from hpctrain.model.attention import choose_attention
 from hpctrain.model.config import ModelConfig
 from hpctrain.model.transformer import build_layers
-from hpctrain.parallel.process import World, process_group
+from hpctrain.parallel.process import process_group
 from hpctrain.parallel.topology import ParallelConfig, Topology, accumulation_steps, layout_problems
+from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.config import RunConfig

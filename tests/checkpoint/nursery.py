@@ -34,8 +34,9 @@ from hpctrain.checkpoint.restore import FragmentFiles
 from hpctrain.checkpoint.save import Saver
 from hpctrain.config import load_config
 from hpctrain.errors import HpctrainError
-from hpctrain.parallel.process import World, process_group
+from hpctrain.parallel.process import process_group
 from hpctrain.parallel.topology import Topology
+from hpctrain.parallel.world import World
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.config import RunConfig
 from hpctrain.train.data import open_data

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hpctrain.errors import LaunchError
-from hpctrain.parallel.process import ALONE, Gang, World, discover_world, is_placed, rank_of
+from hpctrain.parallel.process import ALONE, Gang
+from hpctrain.parallel.world import World, discover_world, is_placed, rank_of
 
 MASTER = {"MASTER_ADDR": "n07", "MASTER_PORT": "29511"}
 LAUNCHERS = {
@@ -31,7 +31,7 @@ SLURM = {**LAUNCHERS["Slurm"], "SLURM_JOB_ID": "4711", "SLURM_STEP_ID": "0"}
 @pytest.mark.parametrize("launcher", LAUNCHERS)
 def test_the_place_under_every_launcher(launcher: str) -> None:
     environment = {**LAUNCHERS[launcher], **MASTER, "PATH": "/bin"}
-    assert discover_world(environment) == World(5, 8, 1, "n07", 29511, "")
+    assert discover_world(environment) == World(5, 8, 1, "n07", 29511)
     assert rank_of(environment) == 5
     assert is_placed(environment)
 
@@ -45,11 +45,8 @@ def test_one_rank_under_a_launcher_needs_no_meeting_point(launcher: str) -> None
     assert not is_placed(alone)
 
 
-def test_alone_it_is_a_world_of_one_with_a_port_that_is_free() -> None:
-    world = discover_world({})
-    assert (world.rank, world.size, world.local_rank, world.job_id) == (0, 1, 0, "")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", world.master_port))
+def test_alone_it_is_a_world_of_one() -> None:
+    assert discover_world({}) == World(0, 1, 0, "127.0.0.1", 0)
     assert rank_of({}) == 0
     assert not is_placed({})
 
@@ -77,11 +74,60 @@ def test_torchrun_inside_a_slurm_job_is_trusted_first() -> None:
     assert discover_world(environment).rank == 2
 
 
-def test_the_batch_script_of_a_slurm_job_is_no_rank() -> None:
-    """Outside srun there are the job's variables, but no step's: many tasks, yet this is one process."""
-    environment = {"SLURM_PROCID": "0", "SLURM_NTASKS": "16", "SLURM_JOB_ID": "4711"}
-    assert discover_world(environment).size == 1
-    assert discover_world(environment).job_id == "4711"
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "16"},  # a batch script that forgot srun
+        {"SLURM_JOB_NUM_NODES": "2"},
+        {"SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2", "PMI_RANK": "0", "PMI_SIZE": "1"},
+        {"SLURM_STEP_NUM_TASKS": "4", "OMPI_COMM_WORLD_RANK": "0", "OMPI_COMM_WORLD_SIZE": "1"},
+    ],
+)
+def test_silent_worlds_of_one_are_refused(environment: dict[str, str]) -> None:
+    with pytest.raises(LaunchError, match=r"promised \d+ tasks, but this process is a world of one"):
+        discover_world({**environment, "SLURM_JOB_ID": "4711"})
+
+
+def test_one_task_or_ranks_of_ones_own_are_no_broken_promise() -> None:
+    assert discover_world({"SLURM_PROCID": "0", "SLURM_NTASKS": "1", "SLURM_JOB_ID": "4711"}).job_id == "4711"
+    own = {"SLURM_NTASKS": "16", "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0"}
+    assert discover_world(own).size == 1
+
+
+def test_mpirun_in_an_allocation_may_start_more_than_its_daemons() -> None:
+    daemons = {"SLURM_PROCID": "1", "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_NODELIST": "n[2-3]"}
+    assert discover_world({**LAUNCHERS["OpenMPI"], **daemons, **MASTER}).size == 8
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "localhost", "127.0.1.1"])
+@pytest.mark.parametrize(
+    ("launcher", "spans"),
+    [("Slurm", {"SLURM_STEP_NUM_NODES": "2"}), ("OpenMPI", {"OMPI_COMM_WORLD_LOCAL_SIZE": "4"}),
+     ("torchrun", {"LOCAL_WORLD_SIZE": "4"}), ("MPICH", {"MPI_LOCALNRANKS": "4"})],
+)  # fmt: skip
+def test_a_loopback_address_is_no_meeting_point_for_several_nodes(
+    address: str, launcher: str, spans: dict[str, str]
+) -> None:
+    point = {**MASTER, "MASTER_ADDR": address}
+    with pytest.raises(LaunchError, match="every node takes for itself"):
+        discover_world({**LAUNCHERS[launcher], **spans, **point})
+    one_node = {name: "1" if "NODES" in name else "8" for name in spans}
+    assert discover_world({**LAUNCHERS[launcher], **one_node, **point}).master_address == address
+
+
+def test_what_the_batch_script_tells() -> None:
+    told = {
+        "HPCTRAIN_SERIES": "s1",
+        "HPCTRAIN_TOKEN": "t",
+        "HPCTRAIN_DEADLINE": "1700000000",
+        "HPCTRAIN_JOB_START": "1",
+    }
+    world = discover_world({"SLURM_JOB_ID": "7", **told})
+    assert (world.series, world.token, world.deadline, world.job_start) == ("s1", "t", 1.7e9, 1.0)
+    assert discover_world({"SLURM_JOB_ID": "7"}).series == "7"
+    assert "'t'" not in repr(world), "a secret is not printed"
+    with pytest.raises(LaunchError, match="HPCTRAIN_DEADLINE"):
+        discover_world({"HPCTRAIN_DEADLINE": "soon"})
 
 
 @pytest.mark.parametrize(
@@ -154,7 +200,7 @@ def test_variables_that_are_no_numbers_are_named(variables: dict[str, str], name
 NO_MEETING_POINT = """
 import sys
 from hpctrain.errors import LaunchError
-from hpctrain.parallel.process import discover_world
+from hpctrain.parallel.world import discover_world
 try:
     discover_world({"PMI_RANK": "1", "PMI_SIZE": "2"})
 except LaunchError as error:

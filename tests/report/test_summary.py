@@ -122,7 +122,7 @@ def test_a_run_whose_job_lives_is_running(new_run: NewRun) -> None:
     run = new_run()
     holder = (
         "import pathlib, sys\n"
-        "from hpctrain.parallel.process import World\n"
+        "from hpctrain.parallel.world import World\n"
         "from hpctrain.train.rundir import hold\n"
         "with hold(pathlib.Path(sys.argv[1]), World(0, 1, 0, '', 0, '')): print('held', flush=True); input()"
     )
