@@ -6,6 +6,7 @@ With --check nothing is written; exit code 1 and one line for each file that is 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from enum import Enum
@@ -17,14 +18,25 @@ import typer
 from hpctrain.cli.main import app
 from hpctrain.config import Section
 from hpctrain.corpus.build import CorpusConfig
+from hpctrain.launch.site import Site, load_site
 from hpctrain.model.config import ModelConfig
 from hpctrain.tokenizer.train import TokenizerConfig
 from hpctrain.train.config import RunConfig
 
 ROOT = Path(__file__).resolve().parents[1]
-SCHEMAS: dict[str, type[Section]] = {"run": RunConfig, "corpus": CorpusConfig, "tokenizer": TokenizerConfig}
-SCHEMA_OF_FOLDER = {"pretrain": "run", "corpus": "corpus", "tokenizer": "tokenizer"}
-"""Which schema the YAML files of a folder of configs/ follow."""
+SCHEMAS: dict[str, type[Section]] = {
+    "run": RunConfig,
+    "corpus": CorpusConfig,
+    "tokenizer": TokenizerConfig,
+    "site": Site,
+}
+SCHEMA_OF_FOLDER = {
+    "configs/pretrain": "run",
+    "configs/corpus": "corpus",
+    "configs/tokenizer": "tokenizer",
+    "launch/sites": "site",
+}
+"""Which schema the YAML files of a folder follow."""
 
 _HINT = "# yaml-language-server: $schema="
 _NOTE = "<!-- Written by docs/generate.py from the code: do not edit. -->\n"
@@ -36,18 +48,20 @@ def generated(root: Path) -> dict[Path, str]:
     schemas = {name: editor_schema(record) for name, record in SCHEMAS.items()}
     files = {root / "docs/reference/config.md": config_page(schemas)}
     files[root / "docs/reference/cli.md"] = cli_page()
+    files[root / "docs/sites.md"] = sites_page([load_site(str(path)) for path in _sites(root)])
     for name, schema in schemas.items():
         files[root / f"configs/schemas/{name}.json"] = json.dumps(schema, indent=1, ensure_ascii=False) + "\n"
     for folder, name in SCHEMA_OF_FOLDER.items():
-        for path in sorted((root / "configs" / folder).glob("*.yaml")):
-            files[path] = with_editor_hint(path.read_text(encoding="utf-8"), name)
+        to_schemas = os.path.relpath("configs/schemas", folder)
+        for path in sorted((root / folder).glob("*.yaml")):
+            files[path] = with_editor_hint(path.read_text(encoding="utf-8"), f"{to_schemas}/{name}.json")
     return files
 
 
-def with_editor_hint(text: str, name: str) -> str:
-    """A YAML config with the line that tells editors its schema as the first."""
+def with_editor_hint(text: str, schema: str) -> str:
+    """A YAML config with the line that tells editors the path of its schema as the first."""
     rest = text.partition("\n")[2] if text.startswith(_HINT) else text
-    return f"{_HINT}../schemas/{name}.json\n{rest}"
+    return f"{_HINT}{schema}\n{rest}"
 
 
 def editor_schema(record: type[Section]) -> dict[str, Any]:
@@ -63,9 +77,9 @@ _INTRODUCTION = """\
 # Config reference
 
 A config is a YAML file. `section.key=value` on the command line overrides one key. Unknown keys, keys given
-twice and values out of range are errors; all are reported at once, with exit code 2. There are three kinds:
+twice and values out of range are errors; all are reported at once, with exit code 2. There are four kinds:
 `hpctrain train` reads a run config, `hpctrain corpus build` a corpus config, `hpctrain tokenizer train` a
-tokenizer config.
+tokenizer config, and `hpctrain submit` a site profile.
 """
 
 
@@ -86,6 +100,9 @@ def _sections(record: Schema, fields: Schema, records: Schema, path: str) -> Ite
         if "$ref" in field:
             below.append((f"{path}{key}", records[field["$ref"]]))
             continue
+        for many, mark in (("items", "[]"), ("additionalProperties", ".NAME")):
+            if "$ref" in field.get(many, {}):
+                below.append((f"{path}{key}{mark}", records[field[many]["$ref"]]))
         default = _default(field, key in record.get("required", ()), record)
         rows.append(f"| `{path}{key}` | {_type(field)} | {default} | {_text(field)} |")
         if "oneOf" in field.get("items", {}):
@@ -118,6 +135,8 @@ def _table(rows: list[str]) -> Iterator[str]:
 
 def _type(field: Schema) -> str:
     """The type of a value in words, with its bounds."""
+    if "$ref" in field:
+        return "record"
     if "anyOf" in field:
         return " or ".join(_type(option) for option in field["anyOf"])
     if "enum" in field or "const" in field:
@@ -140,6 +159,65 @@ def _default(field: Schema, is_required: bool, record: Schema) -> str:
 
 def _text(described: Schema) -> str:
     return " ".join(str(described.get("description", "")).split()).replace("|", "\\|")
+
+
+_SITES_INTRODUCTION = """\
+# Sites
+
+A site profile tells `hpctrain submit` what it must know of a cluster: scheduler, queues and their limits,
+what a node has, modules, the network's variables. Profiles are in `launch/sites/`; `--site ./mysite.yaml`
+takes one of your own, and a copy of the nearest is a good start ([keys](reference/config.md#site-config)).
+What is not known is left out and not checked. A profile that was **not tried** was written from the
+documentation it cites and never run: look at the script with `--print`, try it on one node for some
+minutes, and please report what had to change.
+
+A job puts itself into the queue again only where `requeue: true` says that the site allows it; elsewhere
+use `--chain N`. Options of srun are given as its variables under `environment`, such as `SLURM_CPU_BIND`.
+"""
+
+
+def _sites(root: Path) -> list[Path]:
+    return sorted((root / "launch/sites").glob("*.yaml"))
+
+
+def sites_page(sites: list[Site]) -> str:
+    """What the site profiles say, as Markdown."""
+    rows = [
+        f"| [{site.name}](#{site.name}) | {site.title} | {site.scheduler} | {_node(site)} | "
+        f"{site.tried or '**not tried**'} |"
+        for site in sites
+    ]
+    head = "| name | what | scheduler | a node | tried |\n|---|---|---|---|---|\n"
+    return "\n".join([f"{_NOTE}{_SITES_INTRODUCTION}", f"{head}{chr(10).join(rows)}\n", *map(_site, sites)])
+
+
+def _node(site: Site) -> str:
+    gpus = f"{site.node.gpus} x {site.node.gpu}" if site.node.gpus else ""
+    cores = f"{site.node.cores} cores" if site.node.cores else ""
+    return ", ".join(filter(None, [gpus, cores]))
+
+
+def _upto(nodes: int | None) -> str:
+    return "any nodes" if nodes is None else f"to {nodes} nodes"
+
+
+def _site(site: Site) -> str:
+    """A table of a site's queues, and where the profile is from."""
+    rows = []
+    for name, queue in site.queues.items():
+        notes = [
+            *(["default"] if name == site.default_queue else []),
+            *(["preemptable"] if queue.preemptable else []),
+            *([f"at least {queue.min_nodes} nodes"] if queue.min_nodes > 1 else []),
+        ]  # fmt: skip
+        limits = [f"{_upto(limit.nodes)}: {limit.time or 'not known'}" for limit in queue.limits]
+        rows.append(f"| {name} | {', '.join(limits) or 'not known'} | {', '.join(notes)} |")
+    table = "| queue | longest time | |\n|---|---|---|\n" + "\n".join(rows) + "\n\n"
+    sources = [f"<{source.url}> (read {source.read})" for source in site.sources]
+    parts = [f"## {site.name}\n\n", table if rows else "No queues are known; any is taken.\n\n"]
+    if sources:
+        parts.append("From " + ",\n".join(sources) + ".\n")
+    return "".join(parts).rstrip() + "\n"
 
 
 def cli_page() -> str:

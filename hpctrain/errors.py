@@ -52,3 +52,16 @@ class NumericalError(HpctrainError):
     """The numbers went wrong in a way that a restart will not cure."""
 
     exit_code = 93
+
+
+class StoppedByHand(HpctrainError):  # noqa: N818 - not a fault: the work is saved
+    """A file in the run directory asked the run to stop: saved, and not to be run again by itself."""
+
+    exit_code = 76
+    everywhere = True
+
+
+class NoProgress(HpctrainError):  # noqa: N818 - says what happened
+    """A job was restarted several times and never got further."""
+
+    exit_code = 93

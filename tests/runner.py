@@ -114,3 +114,11 @@ def end(process: subprocess.Popen[str]) -> None:
     """End a command and everything it started."""
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
+
+
+def rank_processes(parent: int) -> list[int]:
+    """The ranks that a local launcher started, by rank."""
+    listed = subprocess.run(
+        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True
+    )
+    return sorted(int(pid) for pid in listed.stdout.split())

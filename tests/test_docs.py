@@ -49,7 +49,7 @@ def test_every_config_meets_its_schema(generate: ModuleType) -> None:
     jsonschema = pytest.importorskip("jsonschema")
     for folder, name in generate.SCHEMA_OF_FOLDER.items():
         schema = generate.editor_schema(generate.SCHEMAS[name])
-        for path in (ROOT / "configs" / folder).glob("*.yaml"):
+        for path in (ROOT / folder).glob("*.yaml"):
             jsonschema.validate(yaml.safe_load(path.read_text(encoding="utf-8")), schema)
             load_config(path, [], generate.SCHEMAS[name])
 

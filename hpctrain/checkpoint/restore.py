@@ -120,6 +120,15 @@ def restore(engine: Engine, whole: Whole) -> None:
     publish_master_weights(engine, whole.state.step, whole.state.samples)
 
 
+def load_weights(engine: Engine, whole: Whole) -> None:
+    """Load this rank's weights only: a run that begins with another's begins with an optimizer of its own."""
+    with FragmentFiles(whole) as files, torch.no_grad():
+        for fragment in owned_fragments(engine):
+            view = fragment.view(optimizer_state(engine, fragment.flat), "weight")
+            files.read_into(view, fragment.parameter, "weight", fragment.start)
+    publish_master_weights(engine, 0, 0)
+
+
 def full_weights(whole: Whole) -> Iterator[tuple[str, torch.Tensor]]:
     """Each parameter's fp32 weight in its whole shape, one at a time."""
     with FragmentFiles(whole) as files:

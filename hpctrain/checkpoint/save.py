@@ -81,15 +81,18 @@ class Saver:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         """After an error, other ranks may be gone: give this rank's thread a bounded time, alone."""
-        pending = self.pending
-        if pending is not None:
-            seconds = _LAST_WAIT_SECONDS if isinstance(error, Exception) else 0.0
-            deadline = time.monotonic() + seconds
-            while not pending.outcome.done() and time.monotonic() < deadline:
-                time.sleep(_POLL_SECONDS)
+        if self.pending is not None:
+            pending = self.pending
+            self.settle(_LAST_WAIT_SECONDS if isinstance(error, Exception) else 0.0)
             self.poll()
             pending.attempt.cancelled.set()
         self.threads.shutdown(wait=False)
+
+    def settle(self, seconds: float) -> None:
+        """Give this rank's thread some seconds to finish what it is writing. Not a collective call."""
+        pending, deadline = self.pending, time.monotonic() + seconds
+        while pending is not None and not pending.outcome.done() and time.monotonic() < deadline:
+            time.sleep(_POLL_SECONDS)
 
     def begin(self, state: RunState, facts: Mapping[str, float] | None = None) -> None:
         """Copy this rank's state and start to write it; waits for the save before. A collective call.

@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from hpctrain.cli import data, models, runs, verify
+from hpctrain.cli import data, doctor, launch, models, runs, verify
 from hpctrain.errors import HpctrainError
 
 app = typer.Typer(
@@ -23,7 +23,10 @@ app.add_typer(data.tokenizer, name="tokenizer")
 app.add_typer(data.shards, name="shards")
 app.add_typer(runs.checkpoint, name="checkpoint")
 app.add_typer(verify.verify, name="verify")
-for command in (runs.train, runs.report, models.evaluate, models.generate, models.export):
+for command in (
+    runs.train, runs.finetune, runs.report, launch.submit, doctor.doctor,
+    models.evaluate, models.generate, models.export,
+):  # fmt: skip
     app.command()(command)
 
 

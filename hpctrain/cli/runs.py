@@ -6,13 +6,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from hpctrain.errors import CheckpointError, ConfigError
 from hpctrain.parallel.process import choose_accelerator
 from hpctrain.parallel.world import discover_world, is_placed, rank_of
+
+if TYPE_CHECKING:
+    from hpctrain.train.config import RunConfig
 
 checkpoint = typer.Typer(help="List, show, verify and compare checkpoints of a run.", no_args_is_help=True)
 
@@ -31,37 +34,57 @@ def train(
 
     Under srun, mpiexec or torchrun each process finds its rank by itself.
     """
-    from hpctrain.config import load_config
+    _train("train", config, overrides or [], ranks)
 
+
+def finetune(
+    config: ConfigFile,
+    overrides: Overrides = None,
+    ranks: Annotated[int | None, typer.Option(help="Start this many ranks on this machine.", min=1)] = None,
+) -> None:
+    """Train on from the weights of the run that run.start_from names; all else as in train."""
+    _train("finetune", config, overrides or [], ranks)
+
+
+def _train(command: str, config: Path, overrides: list[str], ranks: int | None) -> None:
+    """This process as a rank, or with `ranks` as the parent of so many."""
     if ranks is not None and is_placed(os.environ):
         raise ConfigError("--ranks: a launcher has already placed this process; leave --ranks out under it")
     if ranks is not None:
-        sys.exit(_start_ranks(config, overrides or [], ranks))
+        sys.exit(_start_ranks(command, config, overrides, ranks))
+    record = _load(command, config, overrides)
     choose_accelerator()
-    from hpctrain.train.config import RunConfig
     from hpctrain.train.run import train as run
 
-    run(load_config(config, overrides or [], RunConfig), discover_world(os.environ))
+    run(record, discover_world(os.environ))
 
 
-def _start_ranks(config: Path, overrides: list[str], ranks: int) -> int:
-    """Check the config once, then run this same command in every rank."""
-    choose_accelerator()
+def _load(command: str, config: Path, overrides: list[str]) -> RunConfig:
     from hpctrain.config import load_config
+    from hpctrain.train.config import RunConfig
+
+    record = load_config(config, overrides, RunConfig)
+    if command == "finetune" and record.run.start_from is None:
+        raise ConfigError(f"{config}: run.start_from: hpctrain finetune needs a run to start from")
+    return record
+
+
+def _start_ranks(command: str, config: Path, overrides: list[str], ranks: int) -> int:
+    """Check the config once, then run this same command in every rank."""
+    record = _load(command, config, overrides)
+    choose_accelerator()
     from hpctrain.launch.local import run_ranks
     from hpctrain.progress import say
     from hpctrain.shards.reader import read_shards_manifest
-    from hpctrain.train.config import RunConfig, check_layout
+    from hpctrain.train.config import check_layout
     from hpctrain.train.run import is_finished_run
 
-    record = load_config(config, overrides, RunConfig)
     check_layout(record, ranks)
     if is_finished_run(record):
         say(f"{record.run.dir}: all {record.train.steps} steps are done")
         return 0
     read_shards_manifest(record.data.shards)
-    command = [sys.executable, "-m", "hpctrain", "train", str(config), *overrides]
-    return run_ranks(command, ranks)
+    return run_ranks([sys.executable, "-m", "hpctrain", command, str(config), *overrides], ranks)
 
 
 def report(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 
 from pydantic import Field
-from torch import nn
 
 from hpctrain.config import Section
-from hpctrain.loader.batches import Batch
 from hpctrain.parallel.topology import Topology
+
+if TYPE_CHECKING:  # configs are checked on login nodes without torch
+    from torch import nn
+
+    from hpctrain.loader.batches import Batch
 
 Precision = Literal["fp32", "bf16"]
 

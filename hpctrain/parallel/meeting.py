@@ -106,10 +106,24 @@ class Channel:
                 return records[0]
         raise ConnectionResetError("the other side said nothing")
 
+    def finish(self) -> None:
+        """No more will be sent from here."""
+        with suppress(OSError):
+            self.connection.shutdown(socket.SHUT_WR)
+
+    def drain(self, deadline: float) -> None:
+        """Read until the other side has finished too, or until `deadline` (monotonic seconds).
+
+        A connection that is closed with bytes unread is reset, and what was sent last is lost.
+        """
+        with suppress(OSError):
+            while (left := deadline - time.monotonic()) > 0:
+                self.connection.settimeout(left)
+                if not self.connection.recv(65536):
+                    return
+
     def close(self) -> None:
         """Close the connection."""
-        with suppress(OSError):
-            self.connection.shutdown(socket.SHUT_RDWR)
         self.connection.close()
 
 

@@ -16,6 +16,7 @@ from hpctrain.loader.mixture import DataConfig
 from hpctrain.manifest import Manifest
 from hpctrain.model.config import ModelConfig
 from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layout_problems
+from hpctrain.parallel.watch import WatchConfig
 from hpctrain.train.metrics import LogConfig
 from hpctrain.train.schedule import ScheduleConfig
 
@@ -29,6 +30,8 @@ class RunSection(Section):
     """The run directory; a run that finds its own checkpoints there goes on from them."""
     seed: int = Field(default=1, ge=0)
     """Decides initial weights and the order of samples."""
+    start_from: Path | None = None
+    """Run directory with whose weights this run begins, instead of random ones; same model and tokenizer."""
 
     @field_validator("name")
     @classmethod
@@ -69,6 +72,7 @@ class RunConfig(Section):
     schedule: ScheduleConfig = ScheduleConfig()
     train: TrainConfig
     checkpoint: CheckpointConfig = CheckpointConfig()
+    watch: WatchConfig = WatchConfig()
     log: LogConfig = LogConfig()
 
 

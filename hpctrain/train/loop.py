@@ -13,15 +13,17 @@ import torch
 from hpctrain.checkpoint.format import RunState
 from hpctrain.checkpoint.save import Saver
 from hpctrain.engine.base import Engine, StepResult
-from hpctrain.errors import NumericalError, StoppedEarly
+from hpctrain.errors import HpctrainError, NumericalError, StoppedByHand, StoppedEarly
 from hpctrain.loader.batches import StepData
+from hpctrain.parallel.watch import Watch
 from hpctrain.progress import Progress, progress
+from hpctrain.train.brake import Brake
 from hpctrain.train.config import RunConfig
 from hpctrain.train.data import TrainingData
 from hpctrain.train.metrics import MetricSink
 from hpctrain.train.rundir import Journal
 from hpctrain.train.schedule import learning_rate_at
-from hpctrain.train.signals import StopRequest
+from hpctrain.train.startup import StartClock
 
 
 @dataclass
@@ -33,13 +35,16 @@ class Loop:
     data: TrainingData
     journal: Journal
     sinks: list[MetricSink]
-    stop: StopRequest
+    brake: Brake
+    watch: Watch
+    clock: StartClock
     saver: Saver
     state: RunState
     device: torch.device
     saved_step: int = -1
     record: dict[str, Any] = field(default_factory=dict)
     """The metrics of the latest step."""
+    agreed_at: float = field(default_factory=time.monotonic)
 
     def run(self) -> None:
         """Train to the last step. Raises StoppedEarly after a save, when a signal asked for it."""
@@ -50,13 +55,15 @@ class Loop:
             if first == 0:
                 self._record(self._evaluation() | {"step": 0})
             for data in self.data.loader.steps(self.state.samples, train.steps - first):
-                stopped = self._step(data, bar)
+                agreed = self._step(data, bar)
                 last = self.state.step == train.steps
-                if last or stopped or self.state.step % self.config.checkpoint.every_steps == 0:
-                    self.save(wait=last or stopped)
-                if stopped and not last:
-                    self.journal.event("stop", self.state.step, reason="asked to by a signal")
-                    raise _everywhere_stopped(self.state.step, train.steps)
+                due = self.state.step % self.config.checkpoint.every_steps == 0
+                if last or due or agreed.stop or agreed.save:
+                    self.save(wait=last or agreed.stop)
+                    self.brake.answer_save()
+                if agreed.stop and not last:
+                    self.journal.event("stop", self.state.step, reason=self.brake.reason or "asked to")
+                    raise _stopped(self.state.step, train.steps, self.brake.reason, agreed.by_hand)
         self.journal.event("stop", self.state.step, reason="finished")
 
     def save(self, wait: bool) -> None:
@@ -67,15 +74,17 @@ class Loop:
         self.saved_step = self.state.step
         if wait or not self.config.checkpoint.background:
             self.saver.wait()
+        self.watch.beat()
 
-    def _step(self, data: StepData, bar: Progress) -> bool:
-        """One optimizer step and its line of metrics; returns whether any rank was asked to stop."""
+    def _step(self, data: StepData, bar: Progress) -> _Agreed:
+        """One optimizer step and its line of metrics; returns what the ranks agreed on at its end."""
         began, step = time.monotonic(), self.state.step + 1
         rate = learning_rate_at(
             step, self.config.train.steps, self.config.optimizer.learning_rate, self.config.schedule
         )
         result = self.engine.train_step(data.micro_batches, rate)
         agreed = self._agree(data.digest)
+        self.watch.beat()
         seconds = time.monotonic() - began
         self._check_finite(step, result)
         batch_tokens = self.config.train.global_batch_size * self.config.data.sequence_length
@@ -104,7 +113,10 @@ class Loop:
             logging.getLogger("hpctrain").info("step %d: %s", step, status)
         if agreed.save_failed:
             self.saver.wait()  # which raises
-        return agreed.stopped
+        if "first_step" not in self.clock.parts:
+            self.clock.mark("first_step")
+            self.journal.event("ready", step, startup_seconds=self.clock.parts)
+        return agreed
 
     def _record(self, record: dict[str, Any]) -> None:
         self.record = record
@@ -116,11 +128,12 @@ class Loop:
         """What all ranks must know at a step boundary: one all-reduce."""
         counts = digest if self.engine.topology.stage == 0 else 0  # all stages read the same samples
         signed = counts - 2**64 if counts >= 2**63 else counts
-        flags = [int(self.stop.signal is not None), int(self.saver.poll())]
-        shared = torch.tensor([*flags, signed], device=self.device)
+        since, self.agreed_at = self.agreed_at, time.monotonic()
+        flags = [self.brake.pressed(self.agreed_at - since), self.brake.by_hand, self.brake.save_asked]
+        shared = torch.tensor([*map(int, flags), int(self.saver.poll()), signed], device=self.device)
         torch.distributed.all_reduce(shared)
-        asked, failed, total = shared.tolist()
-        return _Agreed(asked > 0, failed > 0, total % 2**64)
+        stop, by_hand, save, failed, total = shared.tolist()
+        return _Agreed(stop > 0, by_hand > 0, save > 0, failed > 0, total % 2**64)
 
     def _check_finite(self, step: int, result: StepResult) -> None:
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
@@ -138,14 +151,19 @@ class Loop:
         losses, bits = {}, {}
         for language, heldout in self.data.heldout.items():
             nats = self.engine.eval_step(heldout.micro_batches) * heldout.positions
+            self.watch.beat()
             losses[language] = nats / heldout.tokens
             bits[language] = nats / math.log(2) / heldout.content_bytes
         return {"loss_by_language": losses, "bits_per_byte_by_language": bits} if losses else {}
 
 
 class _Agreed(NamedTuple):
-    stopped: bool
+    stop: bool
     """Whether any rank was asked to stop."""
+    by_hand: bool
+    """Whether by RUN/stop, so that the run is not to be started again by itself."""
+    save: bool
+    """Whether RUN/save asks for a save."""
     save_failed: bool
     """Whether the save in the background has failed on any rank."""
     digest: int
@@ -160,7 +178,10 @@ def _facts(record: dict[str, Any]) -> dict[str, float]:
     return facts
 
 
-def _everywhere_stopped(step: int, steps: int) -> StoppedEarly:
-    error = StoppedEarly(f"stopped at step {step} of {steps}, saved; run the same command to go on")
+def _stopped(step: int, steps: int, reason: str, by_hand: bool) -> HpctrainError:
+    why = f" ({reason})" if reason else ""
+    if by_hand:
+        return StoppedByHand(f"stopped at step {step} of {steps}, saved{why}; remove the file to go on")
+    error = StoppedEarly(f"stopped at step {step} of {steps}, saved{why}; run the same command to go on")
     error.everywhere = True
     return error

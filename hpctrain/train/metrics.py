@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -36,11 +37,13 @@ class JsonLines:
         self.path = path
         _end_broken_line(path)
         self.stream = path.open("a", encoding="utf-8")
+        self._lock = threading.Lock()  # the watch writes from its own thread
 
     def append(self, record: dict[str, Any]) -> None:
         """Write one line."""
-        self.stream.write(json.dumps(record, ensure_ascii=False) + "\n")
-        self.stream.flush()
+        with self._lock:
+            self.stream.write(json.dumps(record, ensure_ascii=False) + "\n")
+            self.stream.flush()
 
     def close(self) -> None:
         """Close the file."""

@@ -12,59 +12,83 @@ import torch
 
 from hpctrain import __version__
 from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpoint_name
-from hpctrain.checkpoint.restore import Whole, check_identity, looks_whole, newest_whole, restore
+from hpctrain.checkpoint.restore import (
+    looks_whole,
+)
 from hpctrain.checkpoint.retention import check_room
 from hpctrain.checkpoint.save import Saved, Saver
 from hpctrain.config import dump_yaml, read_yaml
 from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
-from hpctrain.errors import CheckpointError, HpctrainError
+from hpctrain.errors import HpctrainError
 from hpctrain.manifest import is_finished, write_atomically
 from hpctrain.model.attention import choose_attention
 from hpctrain.model.transformer import build_layers, layer_costs
-from hpctrain.parallel.process import Gang, process_group, raise_together
+from hpctrain.parallel.meeting import meet
+from hpctrain.parallel.process import process_group, raise_together
 from hpctrain.parallel.topology import Topology, accumulation_steps
+from hpctrain.parallel.watch import Watch
 from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.shards.reader import read_shards_manifest
+from hpctrain.train.beginning import check_progress, find_checkpoint, restore_or_begin
+from hpctrain.train.brake import Brake, longest_save_seconds, refuse_stopped
 from hpctrain.train.config import RunConfig, changes, check_layout, identity
 from hpctrain.train.data import TrainingData, open_data
+from hpctrain.train.fault import FaultReport
 from hpctrain.train.loop import Loop
 from hpctrain.train.metrics import EVENTS_NAME, MetricSink, WandbSink, read_events
-from hpctrain.train.rundir import CONFIG_NAME, Journal, hold, rank_log
+from hpctrain.train.rundir import CHECKPOINTS_NAME, CONFIG_NAME, Journal, hold, log_path, rank_log
 from hpctrain.train.signals import stop_signals
+from hpctrain.train.startup import StartClock
 
 
 def train(config: RunConfig, world: World) -> None:
     """Pretrain by a config as one rank of a world; goes on from the run's newest whole checkpoint."""
+    clock = StartClock(world.job_start)
     check_layout(config, world.size)
     if is_finished_run(config):
         return
+    refuse_stopped(config.run.dir)
+    clock.mark("import")
     shards = read_shards_manifest(config.data.shards)
     topology = Topology(world.size, world.rank, config.parallel.pipeline_stages)
     with ExitStack() as stack:
-        stop = stack.enter_context(stop_signals())
-        device = stack.enter_context(process_group(world))
-        changed = _claim(stack, config, world, shards.details["vocab_size"])
+        brake = Brake(config.run.dir, stack.enter_context(stop_signals()), world.rank == 0, world.deadline)
+        meeting = stack.enter_context(meet(world))
+        fault = FaultReport(world)
+        watch = stack.enter_context(Watch(meeting, config.watch, fault))
+        device = stack.enter_context(process_group(world, meeting))
+        clock.mark("rendezvous")
+        changed = _claim(stack, config, world, brake, shards.details["vocab_size"])
         log = stack.enter_context(rank_log(config.run.dir, world.rank))
+        watch.write_stacks_to(log_path(config.run.dir, world.rank))
         data = open_data(config, shards, topology)
+        watch.beat()
+        clock.mark("data")
         engine = build(config, data.vocab_size, topology, device)
-        journal = Journal(config.run.dir, world)
+        watch.beat()
+        clock.mark("initialize")
+        journal = fault.journal = Journal(config.run.dir, world)
         stack.callback(journal.close)
         sinks = _sinks(stack, config, world)
-        saver = stack.enter_context(_saver(config, engine, journal, identity(config, shards)))
-        whole = _find_checkpoint(config, topology, saver.identity)
+        saver = stack.enter_context(_saver(config, engine, journal, brake, identity(config, shards)))
+        fault.saver = saver
+        whole = find_checkpoint(config, topology, saver.identity)
         start = whole.state if whole else RunState(step=0, samples=0, tokens=0)
-        loop = Loop(config, engine, data, journal, sinks, stop, saver, start, device)
+        check_progress(config, world, start.step, changed)
+        loop = Loop(config, engine, data, journal, sinks, brake, watch, clock, saver, start, device)
         _introduce(config, data, journal, start.step, changed, device, log)
-        _restore_or_begin(loop, whole)
+        restore_or_begin(loop, whole)
+        watch.beat()
+        clock.mark("restore")
         loop.run()
 
 
 def is_finished_run(config: RunConfig) -> bool:
     """Whether the last step's checkpoint is there, by its sealed manifest and the sizes of its files."""
-    found = checkpoint_directories(_checkpoints(config))
+    found = checkpoint_directories(config.run.dir / CHECKPOINTS_NAME)
     return bool(found) and found[0].name >= checkpoint_name(config.train.steps) and looks_whole(found[0])
 
 
@@ -85,22 +109,23 @@ def build(config: RunConfig, vocab_size: int, topology: Topology, device: torch.
     )  # fmt: skip
 
 
-def _saver(config: RunConfig, engine: Engine, journal: Journal, run_identity: dict[str, str]) -> Saver:
+def _saver(
+    config: RunConfig, engine: Engine, journal: Journal, brake: Brake, run_identity: dict[str, str]
+) -> Saver:
     def tell(saved: Saved) -> None:
+        brake.saved(saved.seconds)
         journal.event(
             "save", saved.step,
             blocked_seconds=round(saved.blocked_seconds, 4), seconds=round(saved.seconds, 3),
             bytes=saved.bytes, retired=saved.retired,
         )  # fmt: skip
 
-    return Saver(engine, _checkpoints(config), config.checkpoint, run_identity, tell)
+    return Saver(engine, config.run.dir / CHECKPOINTS_NAME, config.checkpoint, run_identity, tell)
 
 
-def _checkpoints(config: RunConfig) -> Path:
-    return config.run.dir / "checkpoints"
-
-
-def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -> dict[str, list[Any]]:
+def _claim(
+    stack: ExitStack, config: RunConfig, world: World, brake: Brake, vocab_size: int
+) -> dict[str, list[Any]]:
     """Rank 0 takes the run directory for the job and writes its config; all ranks learn if it could not.
 
     Returns, on rank 0, what differs from the config of the start before.
@@ -113,6 +138,8 @@ def _claim(stack: ExitStack, config: RunConfig, world: World, vocab_size: int) -
             parameters = config.model.parameter_count(vocab_size)
             if warning := check_room(config.run.dir, parameters, config.checkpoint, config.train.steps):
                 say(warning)
+            if (config.run.dir / EVENTS_NAME).is_file():
+                brake.saved(longest_save_seconds(read_events(config.run.dir)))
             if (config.run.dir / CONFIG_NAME).is_file():
                 changed = changes(read_yaml(config.run.dir / CONFIG_NAME), config)
             write_atomically(config.run.dir / CONFIG_NAME, dump_yaml(config))
@@ -157,7 +184,7 @@ def _introduce(
         "parameters": parameters, "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
     }  # fmt: skip
-    journal.event("start", step, **details)
+    journal.event("start", step, series=journal.world.series, **details)
     log.info("start: %s", details)
     if journal.world.rank == 0:
         say(
@@ -165,44 +192,3 @@ def _introduce(
             f"{journal.world.size} {device.type} ranks, ZeRO {config.parallel.zero_stage}, "
             f"{config.parallel.pipeline_stages} pipeline stages"
         )
-
-
-def _find_checkpoint(config: RunConfig, topology: Topology, run_identity: dict[str, str]) -> Whole | None:
-    """The newest whole checkpoint, if it is of this very run; None for a run that never saved."""
-    gang = Gang(topology.rank, topology.world_size)
-    whole = newest_whole(_checkpoints(config), config.checkpoint.start_anew, gang)
-    if whole is None:
-        _refuse_lost_checkpoints(config)
-    else:
-        check_identity(whole, run_identity)
-    return whole
-
-
-def _restore_or_begin(loop: Loop, whole: Whole | None) -> None:
-    """Load the checkpoint; a run without one begins by saving step 0."""
-    if whole is None:
-        loop.save(wait=True)
-        return
-    restore(loop.engine, whole)
-    loop.saved_step = whole.state.step
-    layout = whole.manifest.details["layout"]
-    loop.journal.event("restore", whole.state.step, checkpoint=whole.directory.name, saved_by=layout)
-    if loop.engine.topology.rank == 0:
-        say(
-            f"going on from {whole.directory.name} of {loop.config.train.steps} steps, saved by "
-            f"{layout['world_size']} ranks, ZeRO {layout['zero_stage']}, "
-            f"{layout['pipeline_stages']} pipeline stages"
-        )
-
-
-def _refuse_lost_checkpoints(config: RunConfig) -> None:
-    """A run that has saved before does not silently begin again at step 0."""
-    if config.checkpoint.start_anew or not (config.run.dir / EVENTS_NAME).is_file():
-        return
-    if any(event["event"] == "save" for event in read_events(config.run.dir)):
-        error = CheckpointError(
-            f"{config.run.dir}: the run has saved checkpoints, but none is left; bring them back, or set "
-            "checkpoint.start_anew=true to begin at step 0"
-        )
-        error.everywhere = True
-        raise error

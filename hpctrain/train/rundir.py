@@ -19,6 +19,7 @@ from hpctrain.parallel.world import World
 from hpctrain.train.metrics import EVENTS_NAME, METRICS_NAME, JsonLines, now
 
 CONFIG_NAME = "run.yaml"
+CHECKPOINTS_NAME = "checkpoints"
 _LOCK_NAME = "run.lock"
 
 
@@ -63,11 +64,17 @@ def is_held(directory: Path) -> bool:
     return bool(struct.unpack(layout, answer)[0] != fcntl.F_UNLCK)
 
 
+def log_path(directory: Path, rank: int) -> Path:
+    """Where a rank's log lies."""
+    return directory / "logs" / f"rank-{rank:05d}.log"
+
+
 @contextmanager
 def rank_log(directory: Path, rank: int) -> Iterator[logging.Logger]:
     """Send this rank's log, DeepSpeed's and torch's included, to RUN/logs/rank-00000.log."""
-    (directory / "logs").mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(directory / "logs" / f"rank-{rank:05d}.log", encoding="utf-8", delay=False)
+    path = log_path(directory, rank)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=False)
     handler.setFormatter(logging.Formatter(f"%(asctime)s rank {rank} %(levelname)s %(name)s: %(message)s"))
     logger = logging.getLogger("hpctrain")
     logger.setLevel(logging.INFO)
@@ -89,18 +96,19 @@ class Journal:
     """Rank 0's metrics and events; on other ranks it writes nothing."""
 
     def __init__(self, directory: Path, world: World) -> None:
-        self.world = world
+        self.directory, self.world, self.step = directory, world, 0
         writes = world.rank == 0
         self.metrics = JsonLines(directory / METRICS_NAME) if writes else None
         self.events = JsonLines(directory / EVENTS_NAME) if writes else None
 
     def metric(self, record: dict[str, Any]) -> None:
         """One line of metrics.jsonl."""
+        self.step = record["step"]
         if self.metrics:
             self.metrics.append(record)
 
     def event(self, kind: str, step: int, **details: Any) -> None:
-        """One line of events.jsonl: start, restore, save, signal, fault or stop."""
+        """One line of events.jsonl: start, ready, restore, save, fault or stop."""
         if self.events:
             place = {"world_size": self.world.size, "job_id": self.world.job_id}
             self.events.append({"time": now(), "event": kind, "step": step, **place, **details})

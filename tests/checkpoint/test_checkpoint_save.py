@@ -100,5 +100,5 @@ def test_an_error_exit_lets_the_save_be_finished(nursery: Nursery, runner: Runne
         checkpoint={"every_steps": 1}, optimizer={"learning_rate": 1e30}, schedule={"warmup_steps": 0}
     )
     nursery.train(config, fault={"kind": "slow", "seconds": 0.1}, codes=[93, 93])
-    assert [event["event"] for event in runner.events()] == ["start", "save", "fault", "save"]
+    assert [event["event"] for event in runner.events()] == ["start", "save", "ready", "fault", "save"]
     assert [path.name for path in (runner.directory / "run" / "checkpoints").iterdir()] == ["step-00000001"]

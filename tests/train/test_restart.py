@@ -5,11 +5,10 @@ from __future__ import annotations
 import os
 import re
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
-from runner import STEPS, Runner
+from runner import STEPS, Runner, rank_processes
 from safetensors.torch import load_file
 
 LONG = {"train": {"steps": 60}, "checkpoint": {"every_steps": 5}}
@@ -68,14 +67,6 @@ def test_a_killed_rank_ends_the_run_and_the_next_start_goes_on(runner: Runner, f
     runner.train(config)
     assert runner.curve() == finished.curve()
     assert tensors(runner.checkpoint(STEPS)) == tensors(finished.checkpoint(STEPS))
-
-
-def rank_processes(parent: int) -> list[int]:
-    """The ranks that a local launcher started, by rank."""
-    listed = subprocess.run(
-        ["ps", "-o", "pid=", "--ppid", str(parent)], capture_output=True, text=True, check=True
-    )
-    return sorted(int(pid) for pid in listed.stdout.split())
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT])

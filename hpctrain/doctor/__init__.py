@@ -1,0 +1,1 @@
+"""The preflight: what would fail or be slow is found before a job burns its allocation."""
