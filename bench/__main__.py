@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
+import pkgutil
 from pathlib import Path
 
 from bench.table import machine, print_table
 
-BENCHES = ("save",)
+HERE = Path(__file__).parent
+BENCHES = sorted({module.name for module in pkgutil.iter_modules([str(HERE)])} - {"__main__", "table"})
 
 
 def main() -> None:

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Make a virtual environment with hpctrain in it: launch/install.sh VENV
-# No root and no compiler needed. TORCH=site uses the torch that python3 already has (a site's own build).
+# No root and no compiler needed. TORCH=site uses the torch that python3 already has (a site's own build); cuda, cpu
+# or the name of another of torch's builds (rocm7.2, xpu) installs that. If not set: cuda with an NVIDIA GPU, else cpu.
 set -eu
 venv=$1
 python=${PYTHON:-python3}
@@ -24,19 +25,25 @@ else
 fi
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
+# Torch's own index, which uv knows, has the builds that the package index has not.
+torch_build() {
+    pip install -q uv
+    "$venv/bin/python" -m uv pip install -q --compile-bytecode --torch-backend="$1" --python "$venv/bin/python" \
+        "torch==$torch"
+}
+
 install_torch() {
     if [ "${TORCH:-}" = site ]; then
         "$venv/bin/python" -c 'import torch; print("using the torch that is there:", torch.__version__)'
-    elif command -v nvidia-smi >/dev/null 2>&1; then
+    elif [ "${TORCH:-}" = cuda ] || { [ -z "${TORCH:-}" ] && command -v nvidia-smi >/dev/null 2>&1; }; then
         pip install -q "torch==$torch"
+    elif [ -n "${TORCH:-}" ] && [ "$TORCH" != cpu ]; then
+        torch_build "$TORCH" || { echo "torch $torch cannot be had as TORCH=$TORCH" >&2; exit 2; }
     elif pip install -q "torch==$torch+cpu" 2>/dev/null; then
-        echo "no GPU found: installed the CPU build of torch $torch"
+        echo "no GPU found or wanted: installed the CPU build of torch $torch"
     else
-        # The package index has no CPU build under this name; uv knows where torch's own builds are.
-        pip install -q uv
-        "$venv/bin/python" -m uv pip install -q --torch-backend=cpu --python "$venv/bin/python" "torch==$torch" ||
-            { echo "no CPU build of torch can be reached: falling back to the default build (several GB)"
-              pip install -q "torch==$torch"; }
+        torch_build cpu || { echo "no CPU build of torch can be reached: falling back to the default build (several GB)"
+                             pip install -q "torch==$torch"; }
     fi
 }
 

@@ -22,25 +22,27 @@ launch=$(dirname "${BASH_SOURCE[0]}")
 
 run_ranks() {
     find_job
-    local ranks=${RANKS_PER_NODE:-$((gpus > 0 ? gpus : 2))} start
-    # shellcheck source=launch/broadcast.sh
-    . "$launch/broadcast.sh"
+    local ranks=${RANKS_PER_NODE:-$((gpus > 0 ? gpus : 2))}
     [ -z "${BROADCAST:-}" ] || broadcast_venv "$VENV" || exit 2
     say "start $((${SLURM_RESTART_COUNT:-0} + 1)) of $1: $((nodes * ranks)) ranks on $nodes nodes by $LAUNCHER, $(end_of_job)"
-    start=$SECONDS
-    start_ranks "$nodes" "$ranks" "$@" &
-    wait_for $!
-    start=$((SECONDS - start))
-    clean_nodes
-    finish "$1" "$start"
+    run "$nodes" "$ranks" "$@"
+    finish "$1"
 }
 
 run_once() {
     find_job
     [ "$nodes" -eq 1 ] || say "$1 uses one of $nodes nodes"
-    start_ranks 1 1 "$@" &
-    wait_for $!
+    run 1 1 "$@"
     exit "$code"
+}
+
+# Run ranks to their end; sets code and seconds: run NODES RANKS_PER_NODE COMMAND ...
+run() {
+    local began=$SECONDS
+    start_ranks "$@" &
+    wait_for $!
+    seconds=$((SECONDS - began))
+    clean_nodes
 }
 
 say() { echo "job $job: $*"; }
@@ -52,7 +54,8 @@ find_job() {
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         job=$SLURM_JOB_ID nodes=$SLURM_NNODES cores=${SLURM_CPUS_ON_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
         : "${LAUNCHER:=srun}"
-        read -r start end < <(SLURM_TIME_FORMAT=%s squeue --noheader --jobs="$job" --format='%S %e')
+        read -r start end < <(times_of_slurm)
+        [[ $end =~ ^[0-9]+$ ]] || { sleep 1 && read -r start end < <(times_of_slurm); } # not yet known to squeue
     elif [ -n "${PBS_JOBID:-}" ]; then
         job=$PBS_JOBID nodes=$(sort -u "$PBS_NODEFILE" | wc -l) cores=$(nproc) gpus=$(count_gpus)
         : "${LAUNCHER:=mpiexec}"
@@ -71,7 +74,11 @@ find_job() {
     export HPCTRAIN_JOB_START=$start
     [[ ! $end =~ ^[0-9]+$ ]] || export HPCTRAIN_DEADLINE=$end
     export HPCTRAIN_TOKEN="${HPCTRAIN_TOKEN:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}"
+    # shellcheck source=launch/broadcast.sh
+    . "$launch/broadcast.sh"
 }
+
+times_of_slurm() { SLURM_TIME_FORMAT=%s squeue --noheader --jobs="$SLURM_JOB_ID" --format='%S %e'; }
 
 count_gpus() { nvidia-smi --list-gpus 2>/dev/null | wc -l; }
 
@@ -102,7 +109,7 @@ start_ranks() {
         # their files would not be closed and the step would count as killed. --wait ends those that hang.
         exec "$LAUNCHER" --nodes="$nodes" --ntasks="$total" --ntasks-per-node="$ranks" \
             --cpus-per-task="$((cores > ranks ? cores / ranks : 1))" ${SRUN_MPI:+--mpi="$SRUN_MPI"} \
-            --kill-on-bad-exit=0 --wait=60 "$@" ;;
+            --kill-on-bad-exit=0 --wait="${SLURM_WAIT:-30}" "$@" ;;
     *flux)
         exec "$LAUNCHER" run --nodes="$nodes" --tasks-per-node="$ranks" --exclusive -o gpu-affinity=off \
             -o cpu-affinity=per-task "$@" ;;
@@ -130,16 +137,16 @@ wait_for() {
     code=$?
 }
 
-# What follows the end of the ranks: finish COMMAND SECONDS_IT_RAN
+# What follows the end of the ranks of a command.
 finish() {
     case $code in
     0 | 2 | 3 | 4 | 76 | 93) exit "$code" ;;
     75) say "$1 stopped early, its work is saved" ;;
     *)
-        say "$1 ended with code $code after $2 s"
+        say "$1 ended with code $code after $seconds s"
         case $1 in train | finetune) ;; *) exit "$code" ;; esac
         # So early nothing was trained: the launcher or the environment is broken, and would be again.
-        [ "$2" -ge 10 ] || [ -n "$warned" ] || { say "too early for a restart to help"; exit "$code"; } ;;
+        [ "$seconds" -ge 5 ] || [ -n "$warned" ] || { say "too early for a restart to help"; exit "$code"; } ;;
     esac
     if [ -n "${SLURM_JOB_ID:-}" ] && may_requeue && scontrol requeue "$SLURM_JOB_ID"; then
         say "requeued"
@@ -149,13 +156,15 @@ finish() {
     exit 75
 }
 
-# Not when it was cancelled, though Slurm would: by then it is COMPLETING, as at its time limit, but for no reason.
+# Slurm would also requeue a job that was cancelled. That is COMPLETING like one at its time limit, but for no reason.
 may_requeue() {
-    local state
-    state=$(scontrol show job --oneliner "$SLURM_JOB_ID")
-    case $state in
-    *" Requeue=0 "*) say "may not be requeued: the next job goes on" && return 1 ;;
+    local facts
+    facts=$(scontrol show job --oneliner "$SLURM_JOB_ID")
+    case $facts in
+    *" JobState=PENDING "* | *" Reason=NodeFail "*) say "requeued by Slurm" ;;
+    *" Requeue=0 "*) say "may not be requeued: the next job goes on" ;;
     *" JobState=RUNNING "* | *" JobState=COMPLETING Reason=TimeLimit "*) return 0 ;;
-    *) say "was cancelled" && return 1 ;;
+    *) say "was cancelled" ;;
     esac
+    return 1
 }

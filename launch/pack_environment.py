@@ -3,11 +3,11 @@
 
     VENV/bin/python launch/pack_environment.py VENV [CACHE]
 
-Prints the directory of the finished archive: environment.tar or environment.tar.zst, its sha256, and the bytes
-it takes unpacked. An archive of the same files is used again. CACHE is VENV.packed if not given. In the archive:
+Prints the directory of the finished archive: environment.tar or environment.tar.zst, its sha256, and the
+bytes it takes unpacked. An archive of the same files is used again. CACHE: VENV.packed if not given. Inside:
 
     env/      the environment; packages installed with `pip install -e` lie in its site-packages
-    python/   the Python that it was made from, unless that is under /usr and so on every node already
+    python/   the Python that it was made from, unless that is the system's in /usr, as on every node
 
 launch/node.sh unpacks it. Only the standard library is used: any environment is packed by its own Python.
 """
@@ -21,6 +21,7 @@ import importlib.util
 import io
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -32,14 +33,16 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 FORMAT = 1
 KEPT_ARCHIVES = 2
 ABANDONED_SECONDS = 24 * 3600
 """A packing this old was killed."""
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
+SHEBANG = re.compile(rb"""#!(/bin/sh\n'''exec' )?"?([^\n" ]+/bin)/python""")
 # What sh reads as "run the Python beside this file", and Python as a string.
-SHEBANG = b"""#!/bin/sh
+RELOCATED = b"""#!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
 ' '''
 """
@@ -79,14 +82,18 @@ def editable_packages() -> tuple[list[Path], set[str]]:
         url = json.loads(distribution.read_text("direct_url.json") or "{}")
         if not url.get("dir_info", {}).get("editable"):
             continue
-        pointers |= {str(path) for path in distribution.files or () if path.name.startswith("__editable__")}
-        for module in (distribution.read_text("top_level.txt") or "").split():
-            spec = importlib.util.find_spec(module)
-            if spec is None or spec.origin is None:
-                say(f"{distribution.name}: {module} cannot be packed and stays at {url.get('url')}")
-                continue
-            origin = Path(spec.origin)
-            packages.append(origin.parent if origin.name == "__init__.py" else origin)
+        names = (distribution.read_text("top_level.txt") or "").split()
+        specs = [spec for spec in map(importlib.util.find_spec, names) if spec is not None]
+        origins = [Path(spec.origin) for spec in specs if spec.origin is not None]
+        if not origins or len(origins) < len(names):
+            say(f"{distribution.name} cannot be packed as it is installed: it is read from {url['url']}")
+            continue
+        packages += [origin.parent if origin.name == "__init__.py" else origin for origin in origins]
+        pointers |= {
+            str(path)
+            for path in distribution.files or ()
+            if path.name.startswith("__editable__") or path.suffix == ".pth"
+        }
     return packages, pointers
 
 
@@ -123,14 +130,10 @@ def relocated_config(path: Path) -> bytes:
 def relocated_script(venv: Path, path: Path) -> bytes | None:
     """A script of the environment's Python that starts the Python beside it; None for other files."""
     content = path.read_bytes()
-    python = os.fsencode(venv / "bin" / "python")
-    for start, lines in (
-        (b"#!" + python, 1),
-        (b"#!/bin/sh\n'''exec' " + python, 3),
-    ):  # short paths, long paths
-        if content.startswith(start):
-            return SHEBANG + b"\n".join(content.split(b"\n")[lines:])
-    return None
+    start = SHEBANG.match(content)
+    if start is None or Path(os.fsdecode(start[2])).resolve() != (venv / "bin").resolve():
+        return None
+    return RELOCATED + b"\n".join(content.split(b"\n")[3 if start[1] else 1 :])
 
 
 def base_executable() -> Path:
@@ -139,7 +142,7 @@ def base_executable() -> Path:
 
 
 def python_entries(venv: Path) -> Iterator[Entry]:
-    """The Python under the environment: executable, library, headers; its packages if the environment sees them."""
+    """The Python under the environment, without its packages unless the environment uses them."""
     base = Path(sys.base_prefix)
     where = {"base": sys.base_prefix, "platbase": sys.base_exec_prefix}
     library = {Path(sysconfig.get_path(name, vars=where)) for name in ("stdlib", "platstdlib")}
@@ -169,9 +172,10 @@ def entries_of(venv: Path) -> list[Entry]:
     """All that goes into the archive, in its order."""
     if not (venv / "pyvenv.cfg").is_file():
         sys.exit(f"{venv} is no virtual environment: make one with launch/install.sh")
-    if Path(sys.prefix).resolve() != venv:
+    if Path(sys.prefix).resolve() != venv.resolve():
         sys.exit(f"run this by the environment's own Python: {venv}/bin/python")
-    python_is_packed = not Path(sys.base_prefix).is_relative_to("/usr")
+    venv = Path(sys.prefix)  # as the environment spells itself
+    python_is_packed = Path(sys.base_prefix) != Path("/usr")
     entries = list(environment_entries(venv, python_is_packed))
     if python_is_packed:
         entries += python_entries(venv)
@@ -192,7 +196,7 @@ def fingerprint(entries: list[Entry], compression: str) -> str:
     return digest.hexdigest()[:16]
 
 
-def write_tar(entries: list[Entry], out: io.BufferedIOBase) -> int:
+def write_tar(entries: list[Entry], out: IO[bytes]) -> int:
     """Write the archive; returns the bytes it takes unpacked, whole blocks counted."""
     unpacked = 0
     with tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT, bufsize=1 << 20) as archive:

@@ -26,8 +26,11 @@ def make_small_venv(directory: Path) -> Path:
     return venv
 
 
-def add_script(venv: Path, name: str, text: str) -> None:
-    """Add a script as pip would: started by the environment's own Python."""
+def add_script(venv: Path, name: str, text: str, long_path: bool = False) -> None:
+    """Add a script as pip would, started by the environment's own Python; a long path needs another start."""
+    start = f"#!{venv}/bin/python"
+    if long_path:
+        start = f"#!/bin/sh\n'''exec' {venv}/bin/python \"$0\" \"$@\"\n' '''"
     script = venv / "bin" / name
-    script.write_text(f"#!{venv}/bin/python\n{text}")
+    script.write_text(f"{start}\n{text}")
     script.chmod(0o755)

@@ -1,9 +1,9 @@
-"""What every kind of source yields: entries, found but not yet read."""
+"""What every kind of source yields: units of work, and in them entries, found but not yet read."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -22,23 +22,89 @@ class Entry:
     problem: str = ""
     """The drop reason if this is nothing to read: a link, a special file, a name that leaves the archive."""
     work_bytes: int = 0
-    """What this entry contributes to the source's `work_bytes`; 0 where the source counts in another way."""
+    """What this entry contributes to its unit's `work_bytes`; 0 where the unit counts in another way."""
+    licence: str = ""
+    """SPDX expression that the source states for this very file (a Debian copyright file, a column), or "".
+    The file's own text goes before it; the licence of the config and LICENSE files come after it."""
 
 
-class Source(Protocol):
-    """An opened source: it is known to exist, and what is in it can be listed any number of times."""
+class Unit(Protocol):
+    """A part of a source that one rank examines whole: an archive, a repository, a slice of a tree or table.
 
-    licence: str
-    """SPDX expression that the source's own metadata declares, or ""."""
-    missing: Mapping[str, str]
-    """Parts that could not be had, each with the reason."""
+    Units are picklable: rank 0 opens the sources, and sends the units to the other ranks. So a unit holds
+    names and numbers, and opens its files in `entries()`, which may be called any number of times.
+    """
+
+    @property
+    def key(self) -> str:
+        """Name of the unit, each once in its source, such as the archive's file name."""
+
+    @property
+    def scope(self) -> str:
+        """Units of equal scope stand side by side, and are settled together: licence files, headers and
+        families of one hold for the others. The slices of a tree share one; an archive has its own."""
 
     @property
     def work_bytes(self) -> int:
-        """Bytes to go through, for progress."""
+        """Bytes to go through, for progress and for the order in which units are dealt out."""
 
     def fingerprint(self) -> str:
-        """A hash that changes when the content may have changed; no content is read for it."""
+        """A hash that changes when `entries()` may give something else: other content, patterns, limits. No
+        content is read for it."""
+
+    def entries(self) -> Iterator[Entry]:
+        """Everything in the unit in a fixed order, each path once. Raises DataError where it is damaged."""
+
+
+class Source(Protocol):
+    """An opened source: it is known to exist."""
+
+    licence: str
+    """SPDX expression that the source's own metadata declare, or "". It comes last: after the file's own, the
+    entry's, the config's and that of the LICENSE files."""
+    missing: Mapping[str, str]
+    """Parts that could not be had, each with the reason."""
+
+    def units(self) -> Sequence[Unit]:
+        """The parts in corpus order: earlier ones win duplicates. Slices are about SLICE_BYTES large."""
+
+
+SLICE_BYTES = 64 << 20
+"""About so many bytes make a unit where a source can be cut anywhere: enough work to be worth a file in the
+cache, little enough for many ranks to share."""
+
+
+@dataclass(frozen=True, slots=True)
+class WholeSource:
+    """A source that is one unit, for a kind that cannot be divided; the source must be picklable."""
+
+    source: Undivided
+    key: str = "all"
+    scope: str = "all"
+
+    @property
+    def work_bytes(self) -> int:
+        """The whole source's."""
+        return self.source.work_bytes
+
+    def fingerprint(self) -> str:
+        """The whole source's."""
+        return self.source.fingerprint()
+
+    def entries(self) -> Iterator[Entry]:
+        """The whole source's."""
+        return self.source.entries()
+
+
+class Undivided(Protocol):
+    """What a source needs to serve as its own only unit."""
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes to go through."""
+
+    def fingerprint(self) -> str:
+        """A hash that changes when the content may have changed."""
 
     def entries(self) -> Iterator[Entry]:
         """Everything in the source in a fixed order."""

@@ -13,6 +13,12 @@ from hpctrain.doctor.fold import Line, Report, fold
 from hpctrain.doctor.subject import Request, Subject, alone
 from hpctrain.parallel.world import rank_of
 
+_DISK_HANGS = "the file system does not answer: look at it from this node"
+_NETWORK_HANGS = (
+    "ranks met but cannot exchange data: a firewall, or the wrong interface (NCCL_SOCKET_IFNAME, "
+    "GLOO_SOCKET_IFNAME); NCCL_DEBUG=INFO says more"
+)
+_IMPORT_HANGS = "Python's files do not come: look at their file system, or copy the environment to the nodes"
 _MEETING = Check("meeting", together.meeting, "world", together.MEETING_SHARE)
 # In this order on every rank: the checks that speak with other ranks wait for each other.
 _CHECKS = (
@@ -23,7 +29,7 @@ _CHECKS = (
     Check("local room", limits.local_room),
     Check("cores", together.cores),
     Check("clocks", together.clocks, "world"),
-    Check("start-up", versions.start_up, "world", share=2 / 3),
+    Check("start-up", versions.start_up, "world", 2 / 3, _IMPORT_HANGS),
     Check("torch", versions.torch_build, "uniform"),
     Check("GPU", devices.accelerator, "uniform"),
     Check("GPU memory", devices.memory),
@@ -35,14 +41,14 @@ _CHECKS = (
     Check("memory", plan.memory),
     Check("staging", plan.staging),
     Check("run", plan.run_state, "world"),
-    Check("run directory", storage.prepare, "world"),
-    Check("room", storage.room, "world"),
-    Check("shared", shared.seen, "world"),
-    Check("locks", shared.locks, "world"),
-    Check("HDF5 files", shared.hdf5, "world"),
-    Check("speed", storage.speed, "world"),
-    Check("left behind", storage.clear, "world"),
-    Check("network", network.all_reduce, "world"),
+    Check("run directory", storage.prepare, "world", if_hung=_DISK_HANGS),
+    Check("room", storage.room, "world", if_hung=_DISK_HANGS),
+    Check("shared", shared.seen, "world", if_hung=_DISK_HANGS),
+    Check("locks", shared.locks, "world", if_hung=_DISK_HANGS),
+    Check("HDF5 files", shared.hdf5, "world", if_hung=_DISK_HANGS),
+    Check("speed", storage.speed, "world", if_hung=_DISK_HANGS),
+    Check("left behind", storage.clear, "world", if_hung=_DISK_HANGS),
+    Check("network", network.all_reduce, "world", if_hung=_NETWORK_HANGS),
 )
 _LAST_SECONDS = 3.0
 

@@ -20,6 +20,8 @@ class Check:
     """For whom its findings hold; that it failed or hung is said of the rank alone."""
     share: float = 1 / 3
     """The longest it may take, as a part of the time for all."""
+    if_hung: str = "something that it uses does not answer; more time: --seconds"
+    """What to do if it takes longer."""
 
 
 def examine(check: Check, subject: Subject, seconds: float) -> tuple[list[Finding], bool]:
@@ -43,8 +45,7 @@ def examine(check: Check, subject: Subject, seconds: float) -> tuple[list[Findin
     if not thread.is_alive():
         return findings, True
     hung = f"did not end within {seconds:.0f} s"
-    remedy = "something it uses does not answer; more time: --seconds"
-    return [*findings, Finding(check.name, hung, "wrong", remedy)], False
+    return [*findings, Finding(check.name, hung, "wrong", check.if_hung)], False
 
 
 def _failed(check: Check, reason: BaseException) -> Finding:

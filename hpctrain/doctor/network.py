@@ -109,7 +109,7 @@ def _line(subject: Subject, size_bytes: int, seconds: float) -> Finding:
     ranks = subject.world.size
     bandwidth = 2 * (ranks - 1) / ranks * size_bytes / seconds
     check, text = f"all-reduce {amount(size_bytes)}", brief(seconds)
-    if size_bytes > 1e6:
+    if size_bytes >= 1e6:
         text = f"{text}, bus bandwidth {amount(bandwidth)}/s = 2(n-1)/n x size / time"
     slow = size_bytes == _SIZES_BYTES[0] and seconds > _POOR_LATENCY_SECONDS
     thin = size_bytes == _LARGEST_ON_CPU_BYTES and bandwidth < _POOR_BYTES_PER_SECOND

@@ -7,10 +7,12 @@ import fcntl
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from hpctrain.doctor.finding import Finding, brief, count, reason_of
+from hpctrain.doctor.storage import clear
 from hpctrain.doctor.subject import Subject
 
 _LOOK_SECONDS = 0.05
@@ -34,31 +36,32 @@ def seen(subject: Subject) -> Iterator[Finding]:
         path.write_text(token, encoding="utf-8")
     token = subject.exchange.tell("marker", token)
     waits = subject.exchange.gather("seen", _wait_for(path, token, subject.request.patience_seconds / 2))
-    if subject.world.rank != 0:
-        return
     missing = [rank for rank, wait in waits.items() if wait is None]
-    if missing:
-        hosts = sorted({subject.neighbours[rank].host for rank in missing})
-        text = (
-            f"a file that {subject.host} writes in {subject.scratch.parent} is not seen on {', '.join(hosts)}"
-        )
-        remedy = "use a run.dir on a file system that all nodes mount"
-        yield Finding("shared", text, "wrong", remedy)
-    else:
-        longest = max(wait for wait in waits.values() if wait is not None)
-        text = f"a new file is seen on all {len(subject.hosts)} nodes within {brief(longest)}"
-        yield Finding("shared", text)
+    if subject.world.rank == 0:
+        yield _seen_verdict(subject, missing, [wait for wait in waits.values() if wait is not None])
+    if subject.exchange.tell("missing", missing):
+        yield from clear(subject)
+        subject.scratch = None  # what follows would only say the same in other words
+
+
+def _seen_verdict(subject: Subject, missing: list[int], waits: list[float]) -> Finding:
+    if not missing:
+        nodes = count(len(subject.hosts), "node")
+        return Finding("shared", f"a new file is seen on all {nodes} within {brief(max(waits))}")
+    hosts = ", ".join(dict.fromkeys(subject.neighbours[rank].host for rank in missing))
+    text = (
+        f"what {subject.host} writes to {subject.run_directory} is not seen on {hosts}; locks were not tried"
+    )
+    return Finding("shared", text, "wrong", "use a run.dir on a file system that all nodes mount")
 
 
 def _wait_for(path: Path, token: str, seconds: float) -> float | None:
     """Seconds until the file was there with that content; None if it did not come."""
     start = time.monotonic()
-    while (waited := time.monotonic() - start) < seconds:
-        try:
+    while time.monotonic() - start < seconds:
+        with suppress(OSError):  # not there yet
             if path.read_text(encoding="utf-8") == token:
-                return waited
-        except OSError:
-            pass  # not there yet
+                return time.monotonic() - start
         time.sleep(_LOOK_SECONDS)
     return None
 

@@ -116,10 +116,9 @@ def speed(subject: Subject) -> Iterator[Finding]:
     subject.exchange.gather("ready to write", None)
     subject.exchange.tell("write")
     path = subject.scratch / f"speed-{subject.world.rank}"
-    free = shutil.disk_usage(subject.scratch).free
-    most = min(_MOST_BYTES, free // (4 * subject.world.size))
     mine: dict[str, float | str] = {}
     try:
+        most = min(_MOST_BYTES, shutil.disk_usage(subject.scratch).free // (4 * subject.world.size))
         mine = {"write": _write(path, most), "read": _read(path)}
     except OSError as reason:
         mine = {"problem": reason_of(reason)}

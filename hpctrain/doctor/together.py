@@ -61,7 +61,8 @@ def cores(subject: Subject) -> Iterator[Finding]:
     usable, threads = union.bit_count(), sum(each.threads for each in here)
     promised = subject.environment.get("SLURM_CPUS_ON_NODE", "")
     whole = int(promised) if promised.isdigit() else os.cpu_count() or 1
-    text = f"{count(len(here), 'rank')} of {count(threads, 'thread')} in all on {usable} of {whole} cores"
+    of = f" of {whole}" if usable <= whole else f", though {whole} were given"
+    text = f"{count(len(here), 'rank')}, {count(threads, 'thread')}, {count(usable, 'core')}{of}"
     remedy = "free the ranks or give them more: srun --cpus-per-task, mpiexec --bind-to none"
     if usable < min(len(here), whole):
         yield Finding("cores", f"{text}: ranks share a core", "wrong", remedy)

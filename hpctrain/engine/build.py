@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
 
 import deepspeed
 import torch
+import torch._dynamo
 from torch import nn
 
 from hpctrain.engine.base import Engine, OptimizerConfig, Precision
@@ -38,6 +40,7 @@ def build_engine(
     """
     # DeepSpeed keeps the last pipeline's groups in a global, and would place the next engine by them.
     deepspeed.utils.groups.mpu = None
+    _import_muon()
     with _quiet():
         model: nn.Module = (
             LayerPipeline(layers, layer_costs, parallel.pipeline_stages, recompute)
@@ -55,6 +58,19 @@ def build_engine(
     if parallel.pipeline_stages > 1:
         return PipelineEngine(engine, topology, layers)
     return ZeroEngine(engine, topology, device)
+
+
+def _import_muon() -> None:
+    """Import DeepSpeed's Muon, as `initialize` does, without the whole compiler that its decorators import.
+
+    That import was nearly half of `initialize`, on every rank, for an optimizer that is not used here.
+    """
+    compile_as_usual = torch.compile
+    torch.compile = lambda function=None, **options: function or (lambda each: each)  # type: ignore[assignment]
+    try:
+        importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
+    finally:
+        torch.compile = compile_as_usual
 
 
 def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:

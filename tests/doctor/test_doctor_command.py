@@ -89,7 +89,7 @@ def test_alone_it_prints_a_table(tmp_path: Path) -> None:
 
 @pytest.mark.ranks
 def test_everything_that_is_wrong_is_told_at_once(runner: Runner) -> None:
-    """Too few files, a batch that does not divide, a stop file, no time left, no HDF5 locks, one core for two."""
+    """Too few files, a bad batch size, a stop file, no time left, HDF5 without locks, one core for two."""
 
     def prepare() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))

@@ -40,6 +40,12 @@ class Job:
     def restarts(self) -> int:
         return int(self.facts()["Restarts"])
 
+    @property
+    def seconds(self) -> int:
+        """How long it has run since it was last started; less than a day."""
+        hours, minutes, seconds = self.facts()["RunTime"].split(":")
+        return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
+
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
 

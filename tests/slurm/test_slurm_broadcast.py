@@ -1,11 +1,10 @@
-"""The environment on every node's own storage: launch/broadcast.sh with a real sbcast, under a real batch job."""
+"""The environment on every node's own storage: launch/broadcast.sh with a real sbcast, in real batch jobs."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,11 +32,11 @@ def venv(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def apart(desk: Desk) -> Iterator[Desk]:
+def apart(desk: Desk) -> Desk:
     """A cluster whose nodes have storage of their own."""
     if desk.cluster.mode != "namespaces":
         pytest.skip("the nodes of a cluster on loopback share all storage")
-    yield desk
+    return desk
 
 
 def on_nodes(desk: Desk, *command: str) -> str:

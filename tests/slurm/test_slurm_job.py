@@ -58,7 +58,7 @@ def test_codes_that_end_a_job(stage: Stage) -> None:
     codes = (0, 2, 3, 4, 76, 93)
     jobs = [stage.submit(f"sys.exit({code})") for code in codes]
     jobs.append(stage.submit("sys.exit(1)"))
-    jobs.append(stage.submit("time.sleep(11); sys.exit(1)", script="evaluate.sh"))
+    jobs.append(stage.submit("time.sleep(6); sys.exit(1)", script="evaluate.sh"))
     assert [(job.end(), job.code, job.restarts) for job in jobs] == [
         ("COMPLETED", 0, 0),
         *(("FAILED", code, 0) for code in codes[1:]),
@@ -70,7 +70,7 @@ def test_codes_that_end_a_job(stage: Stage) -> None:
 
 def test_jobs_that_run_again(stage: Stage) -> None:
     stopped = stage.submit("sys.exit(75)", "sys.exit(0)")
-    crashed = stage.submit("time.sleep(11); os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
+    crashed = stage.submit("time.sleep(6); os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
     forbidden = stage.submit("sys.exit(75)", options="-N1 --no-requeue")
     assert (forbidden.end(), forbidden.code, forbidden.restarts) == ("FAILED", 75, 0)
     for job in (stopped, crashed):

@@ -36,7 +36,7 @@ class Training(Runner):
         exists = (self.directory / "run" / "events.jsonl").exists()
         return [event for event in self.events() if event["event"] == "ready"] if exists else []
 
-    def wait_for_training(self, job: Job, start: int, steps: int = 5) -> None:
+    def wait_for_training(self, job: Job, start: int, steps: int = EVERY + 5) -> None:
         """Wait until the given start, counted from 1, has trained some steps."""
         job.wait(lambda: len(self.starts()) >= start, f"start {start}")
         job.wait(lambda: self.step() >= self.starts()[-1]["step"] + steps, f"step {steps} of start {start}")
@@ -76,15 +76,14 @@ def test_warned_twice_and_preempted(desk: Desk, training: Training, straight: Tr
         training.wait_for_training(job, start)
         job.warn()
     training.wait_for_training(job, 3)
-    urgent = desk.cluster.command("srun", "-p", "urgent", "-N4", "true")
-    print(urgent)
     desk.cluster.run("srun", "--partition=urgent", "--nodelist=" + job.facts()["NodeList"], "--exclusive", "true")
     check_finished(job, training, straight, restarts=3)
 
 
 def test_killed_frozen_and_powered_off(desk: Desk, training: Training, straight: Training) -> None:
-    job = desk.submit("pretrain.sh", training.config(watch={"silent_seconds": 3}))
+    job = desk.submit("pretrain.sh", training.config(watch={"silent_seconds": 3}), SLURM_WAIT="5")
     training.wait_for_training(job, 1)
+    job.wait(lambda: job.seconds > 5, "more than a broken start")
     (rank,) = desk.cluster.ranks("n2", job.number)
     os.kill(rank, signal.SIGKILL)
     training.wait_for_training(job, 2)
