@@ -49,13 +49,13 @@ say() { echo "job $job: $*"; }
 
 # What the scheduler knows: job, nodes; cores and GPUs of a node; start and end.
 find_job() {
-    local start='' end=''
+    local start=''
+    end=''
     : "${VENV:=.venv}"
     if [ -n "${SLURM_JOB_ID:-}" ]; then
         job=$SLURM_JOB_ID nodes=$SLURM_NNODES cores=${SLURM_CPUS_ON_NODE:-1} gpus=${SLURM_GPUS_ON_NODE:-0}
         : "${LAUNCHER:=srun}"
-        read -r start end < <(times_of_slurm)
-        [[ $end =~ ^[0-9]+$ ]] || { sleep 1 && read -r start end < <(times_of_slurm); } # not yet known to squeue
+        read -r start end < <(SLURM_TIME_FORMAT=%s squeue --noheader --jobs="$job" --format='%S %e')
     elif [ -n "${PBS_JOBID:-}" ]; then
         job=$PBS_JOBID nodes=$(sort -u "$PBS_NODEFILE" | wc -l) cores=$(nproc) gpus=$(count_gpus)
         : "${LAUNCHER:=mpiexec}"
@@ -78,8 +78,6 @@ find_job() {
     . "$launch/broadcast.sh"
 }
 
-times_of_slurm() { SLURM_TIME_FORMAT=%s squeue --noheader --jobs="$SLURM_JOB_ID" --format='%S %e'; }
-
 count_gpus() { nvidia-smi --list-gpus 2>/dev/null | wc -l; }
 
 times_of_pbs() {
@@ -94,7 +92,7 @@ end_of_job() {
     if [ -n "${HPCTRAIN_DEADLINE:-}" ]; then
         date -d "@$HPCTRAIN_DEADLINE" '+until %F %T'
     else
-        echo "its end is not known: only a warning of the scheduler can save it in time"
+        [ "$end" = NONE ] && echo "without a time limit" || echo "its end is not known: it saves when it is warned"
     fi
 }
 
@@ -161,10 +159,9 @@ may_requeue() {
     local facts
     facts=$(scontrol show job --oneliner "$SLURM_JOB_ID")
     case $facts in
-    *" JobState=PENDING "* | *" Reason=NodeFail "*) say "requeued by Slurm" ;;
     *" Requeue=0 "*) say "may not be requeued: the next job goes on" ;;
     *" JobState=RUNNING "* | *" JobState=COMPLETING Reason=TimeLimit "*) return 0 ;;
-    *) say "was cancelled" ;;
+    *) say "not requeued from here: Slurm is ending it" ;;
     esac
     return 1
 }

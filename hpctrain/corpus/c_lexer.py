@@ -13,13 +13,13 @@ from hpctrain.corpus.region import REST_OF_LOGICAL_LINE, Kind, Region, begins_li
 
 _SPLICES = rb"(?:\\\r?\n)*"
 # Every alternative starts with a literal, so that the search skips plain text at the speed of memchr.
-_OPENING = re.compile(rb"/" + _SPLICES + rb"[/*]|[\"'#]|R\"")
+_OPENING = re.compile(rb"/" + _SPLICES + rb"[/*]|\"|'|#|R\"")
 _IN_DIRECTIVE = re.compile(rb"/" + _SPLICES + rb"[/*]|[\"'\n]|\\\r?\n")
 _STRING = re.compile(rb'"[^"\\\n]*(?:\\(?:\r\n|.)[^"\\\n]*)*(?:"|(?=\n)|\Z)', re.DOTALL)
 _CLOSED_STRING = re.compile(rb'"[^"\\\n]*(?:\\(?:\r\n|.)[^"\\\n]*)*"', re.DOTALL)
 _CHARACTER = re.compile(rb"'(?:\\(?:\r\n|.)[^'\\\n]*|[^'\\\n])(?:\\.|[^'\\\n]){0,15}'", re.DOTALL)
 _RAW_STRING = re.compile(rb'R"([^()\\\s]{0,16})\(')
-_RAW_PREFIX = re.compile(rb"(?<![^\W_])(?<!\w)(?:u8|[uUL])?\Z")
+_RAW_PREFIX = re.compile(rb"(?<!\w)(?:u8|[uUL])?\Z")
 _PRAGMA_OPERATOR = re.compile(rb"_Pragma\s*\(\s*L?\Z")
 _NAME = re.compile(rb"#" + _SPLICES + rb"[ \t]*" + _SPLICES + rb"(\w*)")
 _LONGEST_TOKEN = 64

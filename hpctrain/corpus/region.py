@@ -55,5 +55,6 @@ def fill(found: Iterable[Region], size: int) -> Iterator[Region]:
 
 def begins_line(content: bytes, position: int) -> bool:
     """True if only blanks stand before `position` on its line."""
-    line = content.rfind(b"\n", 0, position) + 1
-    return not content[line:position].strip()
+    while position > 0 and content[position - 1] in b" \t\f\v":
+        position -= 1
+    return position == 0 or content[position - 1] == ord("\n")

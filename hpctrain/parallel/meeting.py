@@ -73,6 +73,7 @@ class Channel:
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self._received = b""
+        self.waiting: list[dict[str, Any]] = []
 
     def fileno(self) -> int:
         """For selectors."""
@@ -84,6 +85,9 @@ class Channel:
 
     def receive(self) -> list[dict[str, Any]] | None:
         """What has come, at least one call's worth of bytes; None at the end of the connection."""
+        if self.waiting:
+            records, self.waiting = self.waiting, []
+            return records
         try:
             data = self.connection.recv(65536)
         except (TimeoutError, BlockingIOError):
@@ -103,7 +107,8 @@ class Channel:
             if records is None:
                 break
             if records:
-                return records[0]
+                first, *self.waiting = records
+                return first
         raise ConnectionResetError("the other side said nothing")
 
     def finish(self) -> None:

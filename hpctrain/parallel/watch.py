@@ -103,8 +103,10 @@ class Watch:
     def _run(self) -> None:
         """The thread: hear, beat, judge."""
         with selectors.DefaultSelector() as selector:
-            for peer in self._watched.values():
+            for peer in list(self._watched.values()):
                 peer.channel.connection.settimeout(self.interval)
+                if peer.channel.waiting and not self._hear(peer.rank):  # it came with the meeting's last word
+                    continue
                 selector.register(peer.channel.connection, selectors.EVENT_READ, peer.rank)
             beaten = 0.0
             while not self._over.is_set():

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from hpctrain.errors import LaunchError
-from hpctrain.parallel.meeting import Meeting, meet
+from hpctrain.parallel.meeting import Channel, Meeting, meet
 from hpctrain.parallel.world import World, free_port
 
 
@@ -100,6 +100,18 @@ def test_strangers_neither_join_nor_hold_up_the_meeting(port: int, attendants: l
         assert isinstance(wrong.result(40), LaunchError)
         for each in [*silent, noisy]:
             each.close()
+
+
+def test_records_that_arrive_together_are_all_read() -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        channel = Channel(near)
+        far.sendall(b'{"n": 1}\n{"n": 2}\n{"n": 3}\n{"n":')
+        assert channel.receive_one() == {"n": 1}
+        assert channel.receive_one() == {"n": 2}
+        far.sendall(b" 4}\n")
+        assert channel.receive() == [{"n": 3}]
+        assert channel.receive_one() == {"n": 4}
 
 
 def connect(port: int) -> socket.socket:

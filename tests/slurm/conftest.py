@@ -1,7 +1,8 @@
-"""One real Slurm cluster for all tests of this directory, and jobs on it."""
+"""One real Slurm cluster for all tests of this directory, jobs on it, and a run that nothing disturbed."""
 
 from __future__ import annotations
 
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, ClusterError, best_mode
+from runner import Runner
 
 ROOT = Path(__file__).parents[2]
 PATIENCE_SECONDS = 150
@@ -54,9 +56,8 @@ class Job:
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not condition():
             if time.monotonic() > deadline:
-                raise AssertionError(
-                    f"job {self.number}: {what} did not come\n{self.facts()}\n{self.output()[-6000:]}"
-                )
+                known = f"{self.facts()}\n{self.output()[-6000:]}"
+                raise AssertionError(f"job {self.number}: {what} did not come\n{known}")
             time.sleep(0.1)
 
     def wait_for_state(self, *states: str) -> str:
@@ -66,6 +67,10 @@ class Job:
     def end(self) -> str:
         """Wait until it has ended for good; the state it ended in."""
         return self.wait_for_state(*ENDED)
+
+    def result(self) -> tuple[str, int, int]:
+        """The state it ended in, its exit code, and how often it was started again."""
+        return self.end(), self.code, self.restarts
 
     def warn(self) -> None:
         """Send the warning that Slurm sends before the time limit."""
@@ -82,17 +87,12 @@ class Desk:
     def submit(self, script: str, *arguments: object, options: str = "-N2", **variables: str) -> Job:
         """`sbatch OPTIONS slurm/SCRIPT ARGUMENTS`, with a rank on each node if not told otherwise."""
         defaults = {"VENV": sys.prefix, "RANKS_PER_NODE": "1", "OMP_NUM_THREADS": "1"}
-        log = self.directory / "%x-%j.log"
-        command = [
-            "sbatch",
-            "--parsable",
-            f"--output={log}",
-            *options.split(),
-            ROOT / "slurm" / script,
-            *arguments,
-        ]
+        if self.cluster.mode == "loopback":  # where the nodes' names are known to Slurm only
+            defaults["MASTER_ADDR"] = socket.gethostname()
+        log, script = f"--output={self.directory}/%x-%j.log", str(ROOT / "slurm" / script)
+        command = ["sbatch", "--parsable", log, *options.split(), script, *arguments]
         number = int(self.cluster.run(*command, **{**defaults, **variables}))
-        name = self.cluster.run("squeue", "-h", "-j", number, "-o", "%j").strip()
+        name = self.cluster.run("squeue", "-h", "-j", number, "-t", "all", "-o", "%j").strip()
         self.jobs.append(Job(self.cluster, number, self.directory / f"{name}-{number}.log"))
         return self.jobs[-1]
 
@@ -103,6 +103,33 @@ class Desk:
             self.cluster.run("scancel", *(job.number for job in left))
         for job in left:
             job.end()
+
+
+class Training(Runner):
+    """A run in a directory that all nodes see; so long that much can happen to it, and saved often."""
+
+    steps = 300
+    every_steps = 20
+
+    def config(self, name: str = "run", **sections: dict[str, Any]) -> Path:
+        sections["train"] = {"steps": self.steps, **sections.get("train", {})}
+        sections["checkpoint"] = {"every_steps": self.every_steps, "keep": 3, **sections.get("checkpoint", {})}
+        return super().config(name, **sections)
+
+    def step(self) -> int:
+        """The last step that was logged."""
+        return max(self.curve(), default=0)
+
+    def starts(self) -> list[dict[str, Any]]:
+        """The starts that came as far as training."""
+        exists = (self.directory / "run" / "events.jsonl").exists()
+        return [event for event in self.events() if event["event"] == "ready"] if exists else []
+
+    def wait_for_training(self, job: Job, start: int) -> None:
+        """Wait until a start, counted from 1, has saved something new and goes on."""
+        job.wait(lambda: len(self.starts()) >= start, f"start {start}")
+        goal = self.starts()[-1]["step"] + self.every_steps + 5
+        job.wait(lambda: self.step() >= goal, f"step {goal} of start {start}")
 
 
 @pytest.fixture(scope="session")
@@ -125,3 +152,21 @@ def desk(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     desk = Desk(cluster, tmp_path)
     yield desk
     desk.clear()
+
+
+@pytest.fixture
+def training(tmp_path: Path, shards_directory: Path) -> Training:
+    """A run of its own for a test."""
+    return Training(tmp_path, shards_directory)
+
+
+@pytest.fixture(scope="session")
+def straight(cluster: Cluster, shards_directory: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
+    """A run on two nodes that nothing disturbed; tests must not change it."""
+    directory = tmp_path_factory.mktemp("straight")
+    training = Training(directory, shards_directory)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        job = Desk(cluster, directory).submit("pretrain.sh", training.config(), SRUN_MPI="pmix")
+        assert job.result() == ("COMPLETED", 0, 0), job.output()
+    return training

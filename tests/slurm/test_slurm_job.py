@@ -95,7 +95,7 @@ def test_a_job_at_its_time_limit_runs_again_and_a_cancelled_one_does_not(desk: D
     desk.cluster.run("scancel", cancelled.number)
     desk.cluster.run("scontrol", "update", f"jobid={late.number}", "endtime=now+2")
     assert (cancelled.end(), cancelled.restarts) == ("CANCELLED", 0)
-    assert "was cancelled" in cancelled.output()
+    assert "Slurm is ending it" in cancelled.output()
     assert (late.end(), late.restarts) == ("COMPLETED", 1), late.output()
 
 
