@@ -82,6 +82,14 @@ def _secret(start: int, stop: int, kind: str) -> Edit:
     return Edit(start, stop, kind, SECRET_PLACEHOLDER)
 
 
+def _places(content: bytes, word: bytes) -> Iterator[int]:
+    """Where a literal begins; many times faster than a pattern where it is rare."""
+    start = content.find(word)
+    while start >= 0:
+        yield start
+        start = content.find(word, start + len(word))
+
+
 # A body of code between the two marks (`strstr(text, "-----BEGIN ...`) holds bytes that no key does.
 _PEM = re.compile(
     rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----([^;{}<>_-]{0,99}[^;{}<>_]{64,20000}?)-----END"
@@ -100,10 +108,10 @@ def _private_keys(content: bytes) -> Iterator[Edit]:
 def _known_tokens(content: bytes) -> Iterator[Edit]:
     """Tokens that say by a public prefix what they are."""
     for kind in KINDS:
-        if any(prefix in content for prefix in kind.prefixes):
-            for match in kind.pattern.finditer(content):
-                token = match[1]
-                if SECRET_PLACEHOLDER not in token and kind.is_genuine(token):
+        for prefix in kind.prefixes:
+            for start in _places(content, prefix):
+                match = kind.pattern.match(content, start)
+                if match and SECRET_PLACEHOLDER not in match[1] and kind.is_genuine(match[1]):
                     yield _secret(*match.span(1), kind.name)
 
 
@@ -131,13 +139,10 @@ _ASSIGNMENT = re.compile(
 def _assigned(content: bytes) -> Iterator[Edit]:
     """Values given to something called a password, key or token, if they look like one."""
     folded = content.lower()
-    for word in _WORDS:
-        start = folded.find(word)
-        while start >= 0:
-            if (match := _ASSIGNMENT.match(content, start)) and _is_secret(match):
-                group = 3 if match[3] else 4
-                yield _secret(*match.span(group), "password" if match[1] else "key or token")
-            start = folded.find(word, start + len(word))
+    for start in chain.from_iterable(_places(folded, word) for word in _WORDS):
+        if (match := _ASSIGNMENT.match(content, start)) and _is_secret(match):
+            group = 3 if match[3] else 4
+            yield _secret(*match.span(group), "password" if match[1] else "key or token")
 
 
 def _is_secret(match: re.Match[bytes]) -> bool:

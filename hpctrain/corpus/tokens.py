@@ -23,9 +23,9 @@ class TokenKind:
     name: str
     """The kind under which the ledger counts it."""
     prefixes: tuple[bytes, ...]
-    """Literals one of which is in every content that holds such a token."""
+    """Literals one of which every such token begins with."""
     pattern: re.Pattern[bytes]
-    """Finds it; group 1 is what must go."""
+    """Matches at the prefix; group 1 is what must go."""
     is_genuine: Callable[[bytes], bool]
     """Tells it from an example or a chance likeness."""
 
@@ -96,7 +96,8 @@ def _is_no_example(token: bytes) -> bool:
 def _kind(
     name: str, prefixes: bytes, pattern: bytes, is_genuine: Callable[[bytes], bool] = _is_no_example
 ) -> TokenKind:
-    bounded = rb"(?<![A-Za-z0-9_-])(" + pattern + rb")(?![A-Za-z0-9_-])"
+    grouped = pattern if re.compile(pattern).groups else rb"(" + pattern + rb")"
+    bounded = rb"(?<![A-Za-z0-9_-])" + grouped + rb"(?![A-Za-z0-9_-])"
     return TokenKind(name, tuple(prefixes.split()), re.compile(bounded), is_genuine)
 
 
@@ -109,16 +110,17 @@ KINDS = (
     _kind("npm token", b"npm_", rb"npm_[A-Za-z0-9]{36}", has_github_checksum),
     _kind("PyPI token", b"pypi-AgE", rb"pypi-AgE[A-Za-z0-9_-]{50,400}"),
     _kind("Hugging Face token", b"hf_", rb"hf_[A-Za-z]{34}"),
-    _kind("OpenAI key", b"T3BlbkFJ", rb"sk-(?:[a-z]{2,10}-)?[A-Za-z0-9_-]{16,100}T3BlbkFJ[A-Za-z0-9_-]{16,100}"),
+    _kind("OpenAI key", b"sk-", rb"sk-(?:[a-z]{2,10}-)?[A-Za-z0-9_-]{16,100}T3BlbkFJ[A-Za-z0-9_-]{16,100}"),
     _kind("Anthropic key", b"sk-ant-", rb"sk-ant-[a-z0-9]{3,8}-[A-Za-z0-9_-]{80,120}"),
     _kind("Google API key", b"AIza", rb"AIza[A-Za-z0-9_-]{35}"),
     _kind("Slack token", b"xoxa- xoxb- xoxe- xoxp- xoxr- xoxs-", rb"xox[abeprs]-[A-Za-z0-9-]{20,250}"),
-    _kind("Slack webhook", b"hooks.slack.com", rb"T[A-Z0-9]{8,12}/B[A-Z0-9]{8,12}/[A-Za-z0-9]{20,28}"),
-    _kind("Stripe key", b"k_live_", rb"[rs]k_live_[A-Za-z0-9]{24,99}"),
+    _kind("Slack webhook", b"hooks.slack.com/services/",
+          rb"hooks.slack.com/services/(T[A-Z0-9]{8,12}/B[A-Z0-9]{8,12}/[A-Za-z0-9]{20,28})"),
+    _kind("Stripe key", b"sk_live_ rk_live_", rb"[rs]k_live_[A-Za-z0-9]{24,99}"),
     _kind("SendGrid key", b"SG.", rb"SG\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9_-]{43}"),
     _kind("Docker token", b"dckr_pat_", rb"dckr_pat_[A-Za-z0-9_-]{27}"),
-    _kind("DigitalOcean token", b"do", rb"do[opr]_v1_[a-f0-9]{64}"),
-    _kind("Azure key", b"AccountKey=", rb"(?<=AccountKey=)[A-Za-z0-9+/]{86}=="),
+    _kind("DigitalOcean token", b"dop_v1_ doo_v1_ dor_v1_", rb"do[opr]_v1_[a-f0-9]{64}"),
+    _kind("Azure key", b"AccountKey=", rb"AccountKey=([A-Za-z0-9+/]{86}==)"),
     _kind("age key", b"AGE-SECRET-KEY-1", rb"AGE-SECRET-KEY-1[QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L]{58}"),
     _kind("web token", b"eyJ", rb"eyJ[A-Za-z0-9_-]{8,1000}\.eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{16,1000}",
           is_web_token),
