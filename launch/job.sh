@@ -9,7 +9,8 @@
 #   SRUN_MPI         pmix, pmi2 or none, for srun --mpi=; if not set, the site's default
 #   BROADCAST        copy VENV to every node first: see launch/broadcast.sh
 #   MASTER_ADDR, MASTER_PORT, HPCTRAIN_TOKEN, HPCTRAIN_SERIES   passed on to the ranks
-# Set for the ranks: HPCTRAIN_JOB_START and HPCTRAIN_DEADLINE (seconds since the epoch), HPCTRAIN_TOKEN.
+# Set for the ranks: HPCTRAIN_JOB_START and HPCTRAIN_DEADLINE (seconds since the epoch), HPCTRAIN_TOKEN, and
+# HPCTRAIN_VERDICT, the file where a rank leaves its exit code if no restart will help.
 # The job ends with the ranks' code if that is 0, 2, 3, 4, 76 or 93. After 75 (stopped early, work saved), and after a
 # crash of train or finetune, it is requeued. Where that cannot be it ends with 75, and the next of a chain goes on.
 
@@ -39,8 +40,13 @@ run_once() {
 # Run ranks to their end; sets code and seconds: run NODES RANKS_PER_NODE COMMAND ...
 run() {
     local began=$SECONDS
+    export HPCTRAIN_VERDICT="$PWD/.hpctrain-$job"
+    rm -f "$HPCTRAIN_VERDICT"
     start_ranks "$@" &
     wait_for $!
+    # The code of a rank that failed for good; srun would tell that of the others, which it killed for it.
+    [ ! -s "$HPCTRAIN_VERDICT" ] || code=$(<"$HPCTRAIN_VERDICT")
+    rm -f "$HPCTRAIN_VERDICT"
     seconds=$((SECONDS - began))
     clean_nodes
 }

@@ -213,8 +213,8 @@ def write_tar(entries: list[Entry], out: IO[bytes]) -> int:
                 info.type, info.mode = tarfile.DIRTYPE, info.mode | stat.S_IRWXU
                 archive.addfile(info)
             else:
-                info.size = entry.status.st_size
                 with entry.source.open("rb") as file:
+                    info.size = os.fstat(file.fileno()).st_size  # it may have changed since
                     archive.addfile(info, file)
             unpacked += -(-info.size // 4096) * 4096 + 512
     return unpacked

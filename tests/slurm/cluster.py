@@ -73,7 +73,7 @@ MpiDefault=none
 ReturnToService=2
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 SlurmdTimeout=5
-KillWait=5
+KillWait=10
 MinJobAge=3600
 JobRequeue=1
 PreemptType=preempt/partition_prio

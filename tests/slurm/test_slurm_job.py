@@ -1,15 +1,17 @@
-"""What a batch job does about its ranks: launch/job.sh on a real Slurm, with ranks that end as they are told to."""
+"""What launch/job.sh does about its ranks, on a real Slurm, with ranks that end as they are told to."""
 
 from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import Desk, Job
+from cluster import Cluster
+from conftest import ROOT, Desk, Job
 
-# In place of hpctrain. PLAN holds a line of Python for each start; PLACE is where ranks leave what they were told.
+# In place of hpctrain. PLAN is a line of Python for each start; PLACE is where ranks leave what they were told.
 RANK = """\
 #!{python}
 import json, os, signal, sys, time
@@ -25,10 +27,11 @@ def tell(name, text):
 tell("start", json.dumps(dict(os.environ)))
 exec(os.environ["PLAN"].splitlines()[start])
 """
+LEFT_FOR_GOOD = "open(os.environ['HPCTRAIN_VERDICT'], 'x').write('4') if rank == '0' else time.sleep(60)"
 
 
 class Stage:
-    """Submits jobs whose ranks follow a plan."""
+    """A directory for a job whose ranks follow a plan."""
 
     def __init__(self, desk: Desk, directory: Path) -> None:
         self.desk, self.directory = desk, directory
@@ -54,49 +57,70 @@ def stage(desk: Desk, tmp_path: Path) -> Stage:
     return Stage(desk, tmp_path / "stage")
 
 
-def test_codes_that_end_a_job(stage: Stage) -> None:
-    codes = (0, 2, 3, 4, 76, 93)
-    jobs = [stage.submit(f"sys.exit({code})") for code in codes]
-    jobs.append(stage.submit("sys.exit(1)"))
-    jobs.append(stage.submit("time.sleep(6); sys.exit(1)", script="evaluate.sh"))
-    assert [(job.end(), job.code, job.restarts) for job in jobs] == [
-        ("COMPLETED", 0, 0),
-        *(("FAILED", code, 0) for code in codes[1:]),
-        ("FAILED", 1, 0),
-        ("FAILED", 1, 0),
-    ]
-    assert "too early for a restart to help" in jobs[-2].output()
+@pytest.fixture(scope="module")
+def jobs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Job]]:
+    """Jobs with all kinds of ends, on as many nodes as there are at once: their waits are long."""
+    directory = tmp_path_factory.mktemp("jobs")
+    desk = Desk(cluster, directory)
+    jobs = {}
+
+    def submit(name: str, *plan: str, **told: str) -> Stage:
+        stage = Stage(desk, directory / name)
+        jobs[name] = stage.submit(*plan, **told)
+        return stage
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ROOT)
+        late = submit("late", "stop_on(signal.SIGTERM)", "sys.exit(0)", options="-N1 -t 10")
+        cancelled = submit("cancelled", "stop_on(signal.SIGTERM)", "sys.exit(0)")
+        late.wait_for(jobs["late"], "listens-0-0")
+        cluster.run("scontrol", "update", f"jobid={jobs['late'].number}", "endtime=now+2")
+        cancelled.wait_for(jobs["cancelled"], "listens-0-0")
+        cluster.run("scancel", jobs["cancelled"].number)
+        submit("crashed", "time.sleep(6); os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
+        submit("left for good", LEFT_FOR_GOOD, options="-N2", SLURM_WAIT="5")
+        submit("evaluate crashed", "time.sleep(6); sys.exit(1)", script="evaluate.sh")
+        submit("stopped", "sys.exit(75)", "sys.exit(0)")
+        submit("requeue forbidden", "sys.exit(75)", options="-N1 --no-requeue")
+        submit("broken", "sys.exit(1)")
+        submit("no environment", "sys.exit(0)", VENV="/nonexistent")
+        for code in (0, 2, 3, 4, 76, 93):
+            submit(f"code {code}", f"sys.exit({code})")
+        yield jobs
+    desk.clear()
 
 
-def test_jobs_that_run_again(stage: Stage) -> None:
-    stopped = stage.submit("sys.exit(75)", "sys.exit(0)")
-    crashed = stage.submit("time.sleep(6); os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
-    forbidden = stage.submit("sys.exit(75)", options="-N1 --no-requeue")
-    assert (forbidden.end(), forbidden.code, forbidden.restarts) == ("FAILED", 75, 0)
-    for job in (stopped, crashed):
-        assert (job.end(), job.code, job.restarts) == ("COMPLETED", 0, 1), job.output()
-        assert "start 2 of train" in job.output(), "the log is appended to"
-    assert "ended with code 139" in crashed.output()
+@pytest.mark.parametrize(
+    ("name", "result", "said"),
+    [
+        ("code 0", ("COMPLETED", 0, 0), ""),
+        ("code 2", ("FAILED", 2, 0), ""),
+        ("code 3", ("FAILED", 3, 0), ""),
+        ("code 4", ("FAILED", 4, 0), ""),
+        ("code 76", ("FAILED", 76, 0), ""),
+        ("code 93", ("FAILED", 93, 0), ""),
+        ("stopped", ("COMPLETED", 0, 1), "stopped early, its work is saved"),
+        ("crashed", ("COMPLETED", 0, 1), "ended with code 139"),
+        ("requeue forbidden", ("FAILED", 75, 0), "the next job goes on"),
+        ("broken", ("FAILED", 1, 0), "too early for a restart to help"),
+        ("left for good", ("FAILED", 4, 0), "task 1: Killed"),
+        ("evaluate crashed", ("FAILED", 1, 0), ""),
+        ("no environment", ("FAILED", 2, 0), "VENV=/nonexistent holds no hpctrain"),
+        ("cancelled", ("CANCELLED", 75, 0), "Slurm is ending it"),
+        ("late", ("COMPLETED", 0, 1), "DUE TO TIME LIMIT"),
+    ],
+)
+def test_what_follows(jobs: dict[str, Job], name: str, result: tuple[str, int, int], said: str) -> None:
+    assert jobs[name].result() == result, jobs[name].output()
+    assert said in jobs[name].output()
+    assert not list(ROOT.glob(f".hpctrain-{jobs[name].number}"))
 
 
 def test_a_warning_reaches_ranks_that_do_not_listen_yet(stage: Stage) -> None:
     job = stage.submit("time.sleep(2); stop_on(signal.SIGUSR1)", "sys.exit(0)", options="-N2")
     stage.wait_for(job, "start-0-1")
     job.warn()
-    assert (job.end(), job.restarts) == ("COMPLETED", 1), job.output()
-
-
-def test_a_job_at_its_time_limit_runs_again_and_a_cancelled_one_does_not(desk: Desk, tmp_path: Path) -> None:
-    plan = ("stop_on(signal.SIGTERM)", "sys.exit(0)")
-    stages = [Stage(desk, tmp_path / name) for name in ("late", "cancelled")]
-    late, cancelled = (stage.submit(*plan, options="-N1 -t 10") for stage in stages)
-    for stage, job in zip(stages, (late, cancelled), strict=True):
-        stage.wait_for(job, "listens-0-0")
-    desk.cluster.run("scancel", cancelled.number)
-    desk.cluster.run("scontrol", "update", f"jobid={late.number}", "endtime=now+2")
-    assert (cancelled.end(), cancelled.restarts) == ("CANCELLED", 0)
-    assert "Slurm is ending it" in cancelled.output()
-    assert (late.end(), late.restarts) == ("COMPLETED", 1), late.output()
+    assert job.result() == ("COMPLETED", 0, 1), job.output()
 
 
 def test_what_ranks_are_told(stage: Stage) -> None:
@@ -114,7 +138,7 @@ def test_what_ranks_are_told(stage: Stage) -> None:
     assert deadline - start == 600
 
 
-def test_ranks_are_as_many_as_gpus_or_cores(stage: Stage) -> None:
+def test_ranks_are_as_many_as_gpus(stage: Stage) -> None:
     if not stage.desk.cluster.gpus:
         pytest.skip("this cluster has no GPU devices: they need root")
     job = stage.submit("sys.exit(0)", options="-N2 --gpus-per-node 2", RANKS_PER_NODE="")
@@ -133,9 +157,3 @@ def test_one_node_is_enough_to_export(stage: Stage) -> None:
     assert job.end() == "COMPLETED"
     assert len(stage.told()) == 1
     assert "export uses one of 2 nodes" in job.output()
-
-
-def test_without_an_environment_nothing_starts(stage: Stage) -> None:
-    job = stage.submit("sys.exit(0)", VENV="/nonexistent")
-    assert (job.end(), job.code) == ("FAILED", 2)
-    assert "VENV=/nonexistent holds no hpctrain" in job.output()

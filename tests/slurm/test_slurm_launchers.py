@@ -26,7 +26,7 @@ def test_wrong_master_addresses(desk: Desk, training: Training) -> None:
     if desk.cluster.mode != "namespaces":
         pytest.skip("the nodes of this cluster share their addresses")
     config = training.config()
-    foreign = desk.submit("pretrain.sh", config, MASTER_ADDR="10.77.0.99")
+    foreign = desk.submit("pretrain.sh", config, MASTER_ADDR="10.77.0.99", SLURM_WAIT="3")
     loopback = desk.submit("pretrain.sh", config, MASTER_ADDR="127.0.0.1")
     assert foreign.result() == ("FAILED", 2, 0), foreign.output()
     assert "MASTER_ADDR is 10.77.0.99, but rank 0 is on n" in foreign.output()
