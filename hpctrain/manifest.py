@@ -69,6 +69,7 @@ class StageWriter:
         self.inputs: dict[str, str] = {}
         self.counts: dict[str, Any] = {}
         self.details: dict[str, Any] = {}
+        self.files: dict[str, FileRecord] = {}
 
     def path(self, name: str) -> Path:
         """Where to write the file `name` (relative, may contain folders)."""
@@ -80,6 +81,10 @@ class StageWriter:
         """Write a small JSON file of the stage."""
         self.path(name).write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
+    def seal(self, name: str) -> None:
+        """Flush and hash the finished file `name` now; what is not sealed so is sealed at the end."""
+        self.files[name] = seal_file(self.directory / name)
+
 
 @contextmanager
 def write_stage(final: Path, kind: str, format_version: int) -> Iterator[StageWriter]:
@@ -90,17 +95,23 @@ def write_stage(final: Path, kind: str, format_version: int) -> Iterator[StageWr
     """
     if (final / MANIFEST_NAME).exists():
         raise DataError(f"{final}: already holds a finished {kind}; remove it or choose another directory")
-    partial = final.parent / f".{final.name}.partial"
+    partial = partial_directory(final)
     with disk_errors(partial):
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         writer = StageWriter(partial)
         yield writer
-        commit(partial, kind, format_version, writer.inputs, writer.counts, writer.details)
+        files = {name: writer.files.get(name) or seal_file(partial / name) for name in _names_in(partial)}
+        commit(partial, kind, format_version, writer.inputs, writer.counts, writer.details, files)
         if final.exists():
             final.rmdir()  # an empty directory that the user made; rename needs it gone
         partial.rename(final)
         sync_directory(final.parent)
+
+
+def partial_directory(final: Path) -> Path:
+    """Where a stage is written before it is renamed to `final`."""
+    return final.parent / f".{final.name}.partial"
 
 
 def commit(
@@ -117,8 +128,7 @@ def commit(
     `files` may be given where the writers already flushed and hashed their own.
     """
     if files is None:
-        names = sorted(str(p.relative_to(directory)) for p in directory.rglob("*") if p.is_file())
-        files = {name: seal_file(directory / name) for name in names if name != MANIFEST_NAME}
+        files = {name: seal_file(directory / name) for name in _names_in(directory)}
     manifest = Manifest(
         kind=kind, format_version=format_version, inputs=dict(inputs), counts=dict(counts),
         files=dict(files), details=dict(details),
@@ -126,6 +136,11 @@ def commit(
     manifest = manifest.model_copy(update={"seal": manifest.expected_seal()})
     write_atomically(directory / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
     return manifest
+
+
+def _names_in(directory: Path) -> list[str]:
+    names = sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    return [name for name in names if name != MANIFEST_NAME]
 
 
 def seal_file(path: Path) -> FileRecord:

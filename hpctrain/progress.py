@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 _LINE_INTERVAL_SECONDS = 10.0
 
@@ -13,6 +15,16 @@ _LINE_INTERVAL_SECONDS = 10.0
 def say(message: str) -> None:
     """Print one line of log to stderr."""
     print(message, file=sys.stderr, flush=True)
+
+
+def tell_batch_script(word: str) -> None:
+    """Leave a line for launch/job.sh, which decides by it whether to run again: `ready`, or an exit code."""
+    if path := os.environ.get("HPCTRAIN_NOTES"):
+        try:
+            with Path(path).open("a", encoding="utf-8") as notes:
+                notes.write(f"{word}\n")
+        except OSError as reason:
+            say(f"{path}: {reason.strerror}: launch/job.sh will not know of {word!r}")
 
 
 def duration(seconds: float) -> str:

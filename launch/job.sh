@@ -7,12 +7,14 @@
 #   RANKS_PER_NODE   if not set: one a GPU; where there are none, 2
 #   LAUNCHER         srun, mpirun, mpiexec or flux; if not set: srun under Slurm, mpiexec under PBS, flux under Flux
 #   SRUN_MPI         pmix, pmi2 or none, for srun --mpi=; if not set, the site's default
+#   SLURM_WAIT       srun --wait=: seconds that ranks may outlive the first that ends; 30 if not set
 #   BROADCAST        copy VENV to every node first: see launch/broadcast.sh
 #   MASTER_ADDR, MASTER_PORT, HPCTRAIN_TOKEN, HPCTRAIN_SERIES   passed on to the ranks
-# Set for the ranks: HPCTRAIN_JOB_START and HPCTRAIN_DEADLINE (seconds since the epoch), HPCTRAIN_TOKEN, and
-# HPCTRAIN_VERDICT, the file where a rank leaves its exit code if no restart will help.
+# Set for the ranks: HPCTRAIN_JOB_START and HPCTRAIN_DEADLINE (seconds since the epoch), HPCTRAIN_TOKEN, HPCTRAIN_NOTES.
 # The job ends with the ranks' code if that is 0, 2, 3, 4, 76 or 93. After 75 (stopped early, work saved), and after a
 # crash of train or finetune, it is requeued. Where that cannot be it ends with 75, and the next of a chain goes on.
+# The working directory must be one that all nodes share. The file .hpctrain-JOB there outlives a requeue; it holds a
+# line `start` for each start, and from the ranks `ready` when a step was made, or a code that no restart will change.
 
 # A handler only sets a flag. CONT comes with every warning: a bash that traps it too loses warnings.
 warned=
@@ -25,7 +27,8 @@ run_ranks() {
     find_job
     local ranks=${RANKS_PER_NODE:-$((gpus > 0 ? gpus : 2))}
     [ -z "${BROADCAST:-}" ] || broadcast_venv "$VENV" || exit 2
-    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) of $1: $((nodes * ranks)) ranks on $nodes nodes by $LAUNCHER, $(end_of_job)"
+    say "start $((${SLURM_RESTART_COUNT:-0} + 1)) of $1," \
+        "$((nodes * ranks)) ranks on $nodes nodes by $LAUNCHER, $(end_of_job)"
     run "$nodes" "$ranks" "$@"
     finish "$1"
 }
@@ -37,18 +40,20 @@ run_once() {
     exit "$code"
 }
 
-# Run ranks to their end; sets code and seconds: run NODES RANKS_PER_NODE COMMAND ...
+# Run ranks to their end; sets code, and vain, the starts in a row without a step: run NODES RANKS_PER_NODE COMMAND ...
 run() {
-    local began=$SECONDS
-    export HPCTRAIN_VERDICT="$PWD/.hpctrain-$job"
-    rm -f "$HPCTRAIN_VERDICT"
+    local told
+    export HPCTRAIN_NOTES="$PWD/.hpctrain-$job"
+    trap 'rm -f "$HPCTRAIN_NOTES"' EXIT
+    echo start >>"$HPCTRAIN_NOTES" || exit 2
     start_ranks "$@" &
     wait_for $!
-    # The code of a rank that failed for good; srun would tell that of the others, which it killed for it.
-    [ ! -s "$HPCTRAIN_VERDICT" ] || code=$(<"$HPCTRAIN_VERDICT")
-    rm -f "$HPCTRAIN_VERDICT"
-    seconds=$((SECONDS - began))
-    clean_nodes
+    # srun ends with the highest code: after a rank has failed that is the one of the others, which srun then killed.
+    read -r vain told < <(awk '/^start$/ {vain++; told = ""} /^ready$/ {vain = 0} /^[0-9]+$/ && !told {told = $0}
+        END {print vain, told}' "$HPCTRAIN_NOTES")
+    code=${told:-$code}
+    clean_nodes &
+    timeout 15 tail --pid=$! -f /dev/null # a node that does not answer must not cost the requeue
 }
 
 say() { echo "job $job: $*"; }
@@ -75,6 +80,8 @@ find_job() {
         echo "launch/job.sh: no job of Slurm, PBS or Flux; on one machine use: hpctrain train CONFIG --ranks N" >&2
         exit 2
     fi
+    # Under srun the ranks know the first node by themselves; elsewhere they would need MPI to tell. This is that node.
+    [[ $LAUNCHER = *srun ]] || export MASTER_ADDR="${MASTER_ADDR:-${SLURMD_NODENAME:-$(hostname)}}"
     [ -x "$VENV/bin/hpctrain" ] || { say "VENV=$VENV holds no hpctrain; make one with launch/install.sh" >&2; exit 2; }
     [[ $start =~ ^[0-9]+$ ]] || start=$(date +%s)
     export HPCTRAIN_JOB_START=$start
@@ -147,14 +154,14 @@ finish() {
     0 | 2 | 3 | 4 | 76 | 93) exit "$code" ;;
     75) say "$1 stopped early, its work is saved" ;;
     *)
-        say "$1 ended with code $code after $seconds s"
+        say "$1 ended with code $code"
         case $1 in train | finetune) ;; *) exit "$code" ;; esac
-        # So early nothing was trained: the launcher or the environment is broken, and would be again.
-        [ "$seconds" -ge 5 ] || [ -n "$warned" ] || { say "too early for a restart to help"; exit "$code"; } ;;
+        # What comes later than a first step, the ranks count themselves.
+        [ "${vain:-0}" -lt 3 ] || { say "$vain starts in a row ended before a first step: not run again"; exit 93; } ;;
     esac
-    if [ -n "${SLURM_JOB_ID:-}" ] && may_requeue && scontrol requeue "$SLURM_JOB_ID"; then
+    if may_requeue && scontrol requeue "$SLURM_JOB_ID"; then
         say "requeued"
-        trap - TERM
+        trap - TERM EXIT
         sleep 60 # requeueing ends this script
     fi
     exit 75
@@ -162,10 +169,10 @@ finish() {
 
 # Slurm would also requeue a job that was cancelled. That is COMPLETING like one at its time limit, but for no reason.
 may_requeue() {
-    local facts
-    facts=$(scontrol show job --oneliner "$SLURM_JOB_ID")
+    local facts=' Requeue=0 '
+    [ -z "${SLURM_JOB_ID:-}" ] || facts=$(scontrol show job --oneliner "$SLURM_JOB_ID")
     case $facts in
-    *" Requeue=0 "*) say "may not be requeued: the next job goes on" ;;
+    *" Requeue=0 "*) say "cannot be requeued: submit it again, or let the next of a chain go on" ;;
     *" JobState=RUNNING "* | *" JobState=COMPLETING Reason=TimeLimit "*) return 0 ;;
     *) say "not requeued from here: Slurm is ending it" ;;
     esac

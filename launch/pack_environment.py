@@ -40,7 +40,7 @@ KEPT_ARCHIVES = 2
 ABANDONED_SECONDS = 24 * 3600
 """A packing this old was killed."""
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
-SHEBANG = re.compile(rb"""#!(/bin/sh\n'''exec' )?"?([^\n" ]+/bin)/python""")
+SHEBANG = re.compile(rb"""#!(?:/bin/sh\n'''exec' )?"?([^\n" ]+/bin)/python""")
 # What sh reads as "run the Python beside this file", and Python as a string.
 RELOCATED = b"""#!/bin/sh
 '''exec' "$(dirname -- "$(realpath -- "$0")")/python" "$0" "$@"
@@ -131,9 +131,9 @@ def relocated_script(venv: Path, path: Path) -> bytes | None:
     """A script of the environment's Python that starts the Python beside it; None for other files."""
     content = path.read_bytes()
     start = SHEBANG.match(content)
-    if start is None or Path(os.fsdecode(start[2])).resolve() != (venv / "bin").resolve():
+    if start is None or Path(os.fsdecode(start[1])).resolve() != (venv / "bin").resolve():
         return None
-    return RELOCATED + b"\n".join(content.split(b"\n")[3 if start[1] else 1 :])
+    return RELOCATED + content.partition(b"\n")[2]  # of a long path's start a string is left
 
 
 def base_executable() -> Path:

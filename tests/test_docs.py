@@ -105,7 +105,8 @@ def find_command(words: list[str]) -> tuple[typer.core.TyperCommand, list[str]]:
 
 def parse(line: str) -> None:
     """Parse a command line as the program would, without running it."""
-    line = re.sub(r"\bSTEP_[AB]\b", "1", line.replace("[section.key=value ...]", ""))
+    line = re.sub(r"\bSTEP_[AB]\b|(?<=--step )N\b|(?<=--sequence-length )N\b", "2", line)
+    line = line.replace("[section.key=value ...]", "")
     command, words = find_command(shlex.split(line, comments=True)[1:])
     with command.make_context(command.name, list(words)):
         pass

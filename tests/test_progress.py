@@ -8,12 +8,13 @@ import pty
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hpctrain.progress import duration, progress, say
+from hpctrain.progress import duration, progress, say, tell_batch_script
 
 
 @pytest.fixture
@@ -121,6 +122,7 @@ def test_say_goes_to_stderr_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 BAR = """
 import time
+from pathlib import Path
 from hpctrain.progress import progress
 with progress("verify", 20, "MB") as bar:
     for number in range(20):
@@ -152,3 +154,19 @@ def test_a_terminal_gets_a_bar() -> None:
 def test_the_bar_itself_is_loaded_only_for_a_terminal() -> None:
     script = BAR + "import sys; sys.exit('rich' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], stderr=subprocess.PIPE).returncode == 0
+
+
+def test_a_batch_script_is_told_if_it_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notes = tmp_path / "notes"
+    monkeypatch.delenv("HPCTRAIN_NOTES", raising=False)
+    tell_batch_script("nobody asked")
+    monkeypatch.setenv("HPCTRAIN_NOTES", str(notes))
+    notes.write_text("start\n")
+    tell_batch_script("ready")
+    tell_batch_script("93")
+    assert notes.read_text() == "start\nready\n93\n"
+    monkeypatch.setenv("HPCTRAIN_NOTES", str(tmp_path / "missing" / "notes"))
+    tell_batch_script("ready")
+    assert "No such file or directory: launch/job.sh will not know of 'ready'" in capsys.readouterr().err

@@ -1,7 +1,8 @@
-"""Commands that make training data: corpus, tokenizer, shards."""
+"""Commands that make training data: corpus and tokenizer."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +12,6 @@ from hpctrain.errors import DataError
 
 corpus = typer.Typer(help="Source trees to documents.", no_args_is_help=True)
 tokenizer = typer.Typer(help="Documents to tokens and back.", no_args_is_help=True)
-shards = typer.Typer(help="Token shards in HDF5.", no_args_is_help=True)
 
 ConfigFile = Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML file.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[section.key=value ...]")]
@@ -23,13 +23,29 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @corpus.command("build")
-def corpus_build(config: ConfigFile, out: Out, overrides: Overrides = None) -> None:
-    """Read source trees and keep what is worth training on, with a ledger of what was dropped and why."""
+def corpus_build(
+    config: ConfigFile,
+    out: Out,
+    overrides: Overrides = None,
+    units: Annotated[
+        Path | None, typer.Option(help="Directory of examined units, to be used by several builds in turn.")
+    ] = None,
+) -> None:
+    """Read source trees and keep what is worth training on, with a ledger of what was dropped and why.
+
+    Under mpiexec or srun the ranks share the work. An interrupted build goes on; a build of changed sources
+    examines only what changed.
+    """
     from hpctrain.cli.tables import show
     from hpctrain.config import load_config
     from hpctrain.corpus.build import CorpusConfig, build_corpus
+    from hpctrain.parallel.crew import join_crew
 
-    manifest = build_corpus(load_config(config, overrides or [], CorpusConfig), out)
+    with join_crew(os.environ) as crew:
+        record = crew.once(lambda: load_config(config, overrides or [], CorpusConfig))
+        manifest = build_corpus(record, out, units, crew)
+    if crew.rank:
+        return
     rows = [
         {"split": split, "language": language, "documents": count}
         | {"bytes": manifest.counts["bytes"][split][language]}
@@ -37,6 +53,21 @@ def corpus_build(config: ConfigFile, out: Out, overrides: Overrides = None) -> N
         for language, count in languages.items()
     ]
     show(rows, f"Corpus {out} (what was dropped and why: hpctrain corpus show)", as_json=False)
+
+
+@corpus.command("why")
+def corpus_why(
+    directory: Stage,
+    path: Annotated[str, typer.Argument(metavar="PATH", help="Path in a source, or the end of one.")],
+    as_json: AsJson = False,
+) -> None:
+    """What became of a file, and why."""
+    import json
+
+    from hpctrain.corpus.verdicts import explain, why
+
+    verdicts = why(directory, path)
+    print(json.dumps(verdicts, indent=1) if as_json else "\n".join(map(explain, verdicts)))
 
 
 @corpus.command("show")
@@ -67,9 +98,10 @@ def tokenizer_train(config: ConfigFile, corpus: Corpus, out: Out, overrides: Ove
     from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer
 
     record = load_config(config, overrides or [], TokenizerConfig)
-    inputs = {"corpus": read_corpus_manifest(corpus).fingerprint}
+    manifest = read_corpus_manifest(corpus)
     documents = ((document.language, document.content) for document in read_documents(corpus, "train"))
-    train_tokenizer(record, documents, LANGUAGES, inputs, out)
+    sizes = manifest.counts["bytes"].get("train", {})
+    train_tokenizer(record, documents, LANGUAGES, {"corpus": manifest.fingerprint}, out, sizes)
     print(describe(out))
 
 
@@ -89,45 +121,3 @@ def tokenizer_show(
         except OSError as reason:
             raise DataError(f"{text}: {reason.strerror}") from None
         print(describe_text(Codec.load(directory), content))
-
-
-@shards.command("build")
-def shards_build(corpus: Corpus, tokenizer: Tokenizer, out: Out) -> None:
-    """Encode a corpus into token shards, by split and language."""
-    from hpctrain.cli.tables import show
-    from hpctrain.shards.pack import build_shards
-
-    manifest = build_shards(corpus, tokenizer, out)
-    show(_count_rows(manifest.counts), f"Shards {out}", as_json=False)
-
-
-@shards.command("show")
-def shards_show(directory: Stage, as_json: AsJson = False) -> None:
-    """Documents, bytes and tokens by split and language."""
-    from hpctrain.cli.tables import show
-    from hpctrain.shards.reader import read_shards_manifest
-
-    show(_count_rows(read_shards_manifest(directory).counts), f"Shards {directory}", as_json)
-
-
-@shards.command("verify")
-def shards_verify(directory: Stage) -> None:
-    """Compare every file with its checksum; exit code 3 if one differs."""
-    from hpctrain.shards.reader import verify_shards
-
-    _report_damage(directory, verify_shards(directory))
-
-
-def _count_rows(counts: dict[str, dict[str, dict[str, int]]]) -> list[dict[str, str | int]]:
-    return [
-        {"split": split, "language": language}
-        | {what: counts[what][split][language] for what in ("documents", "bytes", "tokens")}
-        for split, languages in counts["tokens"].items()
-        for language in languages
-    ]
-
-
-def _report_damage(directory: Path, damage: list[str]) -> None:
-    if damage:
-        raise DataError("\n".join([f"{directory}: damaged", *damage]))
-    print(f"{directory}: every file agrees with its checksum")

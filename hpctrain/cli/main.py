@@ -7,8 +7,9 @@ import sys
 
 import typer
 
-from hpctrain.cli import data, doctor, launch, models, runs, verify
-from hpctrain.errors import HpctrainError
+from hpctrain.cli import data, doctor, launch, models, runs, shards, verify
+from hpctrain.errors import HpctrainError, StoppedEarly
+from hpctrain.progress import tell_batch_script
 
 app = typer.Typer(
     name="hpctrain",
@@ -20,7 +21,7 @@ app = typer.Typer(
 )
 app.add_typer(data.corpus, name="corpus")
 app.add_typer(data.tokenizer, name="tokenizer")
-app.add_typer(data.shards, name="shards")
+app.add_typer(shards.shards, name="shards")
 app.add_typer(runs.checkpoint, name="checkpoint")
 app.add_typer(verify.verify, name="verify")
 for command in (
@@ -41,6 +42,8 @@ def main() -> None:
         code = error.exit_code
         if not error.everywhere or runs.is_first_rank():
             print(f"hpctrain: {error}", file=sys.stderr)
+            if code != StoppedEarly.exit_code:  # the launcher's own code may be that of ranks it killed then
+                tell_batch_script(str(code))
     except KeyboardInterrupt:
         code = 130
     sys.stdout.flush()

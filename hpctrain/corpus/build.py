@@ -1,39 +1,53 @@
-"""From a config to a corpus: sources -> findings -> duplicates out -> split -> documents on disk."""
+"""From a config to a corpus, by any number of ranks: examine units, settle, drop duplicates, split, publish.
+
+Examined units are kept beside the corpus, so an interrupted build goes on, and a build of changed sources
+examines only what changed. All that follows from them is quick, and is computed anew. No step depends on the
+number of ranks or on who did what.
+"""
 
 from __future__ import annotations
 
-import tempfile
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-import xxhash
+import numpy as np
 from pydantic import Field, field_validator
 
 from hpctrain.config import Section, fingerprint
-from hpctrain.corpus.dedup import drop_duplicates
+from hpctrain.corpus.analyse import Analyst
+from hpctrain.corpus.contamination import Benchmarks, ContaminationConfig
+from hpctrain.corpus.dedup import PARTITION_ROWS, drop_exact
 from hpctrain.corpus.document import (
     CORPUS_FORMAT,
     CORPUS_KIND,
-    SPLITS,
-    Document,
+    FILE_CONTENT_BYTES,
+    LANGUAGES,
     read_corpus_manifest,
-    write_corpus_files,
 )
-from hpctrain.corpus.entry import Entry, Source
-from hpctrain.corpus.examine import Drop, Finding, Rules, examine
-from hpctrain.corpus.families import SplitConfig, choose_validation, families, languages_of_families
+from hpctrain.corpus.entry import Source, Unit
+from hpctrain.corpus.examine import Rules
+from hpctrain.corpus.families import SplitConfig, Splits
 from hpctrain.corpus.filters import FilterConfig
-from hpctrain.corpus.languages import may_be_kept, settle_headers
-from hpctrain.corpus.ledger import LEDGER_NAME, UNKNOWN_LICENCE, Ledger, SourceLedger
-from hpctrain.corpus.licences import LicencePolicy, combine, is_licence_file, nearest
+from hpctrain.corpus.findings import Findings, UnitPlace
+from hpctrain.corpus.gather import NO_CAP, choose_cap, examine_unit, file_name, weigh
+from hpctrain.corpus.ledger import LEDGER_NAME, Ledger
+from hpctrain.corpus.licences import LicencePolicy
+from hpctrain.corpus.near import drop_near
+from hpctrain.corpus.nearby import DuplicatesConfig
+from hpctrain.corpus.publish import TableWriter, table_ranges, write_documents_file
+from hpctrain.corpus.secrets import SecretsConfig
+from hpctrain.corpus.settle import LicenceJudge, Settler, write_settled
 from hpctrain.corpus.sources import SourceConfig
+from hpctrain.corpus.units import RowFile
 from hpctrain.errors import DataError
-from hpctrain.manifest import Manifest, find_finished, write_stage
-from hpctrain.progress import progress, say
+from hpctrain.manifest import Manifest, StageWriter, disk_errors, find_finished
+from hpctrain.parallel.crew import ALONE, Crew, write_stage_together
+from hpctrain.progress import Progress, progress, say
 
 
 class CorpusConfig(Section):
@@ -45,8 +59,14 @@ class CorpusConfig(Section):
     """Which licences are accepted."""
     filters: FilterConfig = FilterConfig()
     """Thresholds of the content filters."""
+    secrets: SecretsConfig = SecretsConfig()
+    """What is replaced in kept files."""
+    duplicates: DuplicatesConfig = DuplicatesConfig()
+    """Which files are copies of another."""
+    contamination: ContaminationConfig = ContaminationConfig()
+    """Which benchmarks are kept out."""
     split: SplitConfig = SplitConfig()
-    """How documents are divided into training and validation."""
+    """How documents are divided into training, validation and test."""
 
     @field_validator("sources")
     @classmethod
@@ -57,34 +77,245 @@ class CorpusConfig(Section):
         return sources
 
 
-def build_corpus(config: CorpusConfig, out: Path) -> Manifest:
+def build_corpus(config: CorpusConfig, out: Path, store: Path | None = None, crew: Crew = ALONE) -> Manifest:
     """Build the corpus directory `out`; a finished one with the same inputs is left as it is.
 
-    Equal inputs give equal bytes. Raises DataError if a source cannot be had or read, if nothing is kept, or
-    if `out` holds a corpus of other inputs.
+    `store`: where examined units are kept, by default `.NAME.units` beside `out`, from which then those that
+    are not used any more are removed. A collective call; equal inputs give equal bytes, whatever the number
+    of ranks. Raises DataError on every rank if a source cannot be had or read, if nothing is kept, or if
+    `out` holds a corpus of other inputs.
     """
-    ledger = Ledger(source.name for source in config.sources)
-    opened = _open_sources(config.sources, ledger)
-    inputs = {
-        "config": fingerprint(config),
-        "sources": fingerprint({name: source.fingerprint() for name, source in opened.items()}),
-    }
-    if finished := find_finished(out, CORPUS_KIND, CORPUS_FORMAT, inputs):
-        say(f"{out}: up to date")
-        return finished
-    with write_stage(out, CORPUS_KIND, CORPUS_FORMAT) as writer, Spool(out.parent) as spool:
-        gathered = _gather_all(config, opened, ledger, spool)
-        kept = list(drop_duplicates(gathered, lambda k: ledger.sources[k.source].drop("duplicate", k.size)))
-        if not kept:
-            raise DataError(f"nothing to train on: no file of any source was kept\n{ledger.explain_empty()}")
-        splits = _assign_splits(kept, config.split)
-        for item in kept:
-            ledger.sources[item.source].keep(item.language, item.licence, item.size)
-        write_corpus_files(writer, (item.document(splits[item.family], spool) for item in kept))
-        writer.inputs = inputs
-        writer.counts = _count(kept, splits)
-        writer.write_json(LEDGER_NAME, ledger.to_json())
-    return read_corpus_manifest(out)
+    return _Build(config, out, store, crew).run()
+
+
+@dataclass
+class _Task:
+    """A unit to examine; only rank 0 has these, and sends each to one rank."""
+
+    number: int
+    unit: Unit
+    source: str
+    cap: int = NO_CAP
+
+
+class _Build:
+    """One build; the methods stand in the order of its steps."""
+
+    def __init__(self, config: CorpusConfig, out: Path, store: Path | None, crew: Crew) -> None:
+        self.config, self.out, self.crew = config, out, crew
+        self.store = store or out.parent / f".{out.name}.units"
+        self.owns_store = store is None
+        benchmarks = crew.once(lambda: Benchmarks.load(config.contamination))
+        self.rules = Rules(config.filters)
+        self.analyst = Analyst(config.secrets, config.duplicates, benchmarks)
+        self.judge = LicenceJudge(self.rules.licences, config.licences)
+        self.ledger = Ledger(source.name for source in config.sources)
+        self.tasks: list[_Task] = []
+        self.metadata_licences: dict[str, str] = {}
+
+    def run(self) -> Manifest:
+        """All steps."""
+        inputs = self.crew.once(self._open)
+        self.metadata_licences = self.crew.bcast(self.metadata_licences)
+        if finished := self.crew.once(lambda: find_finished(self.out, CORPUS_KIND, CORPUS_FORMAT, inputs)):
+            self._say(f"{self.out}: up to date")
+            return finished
+        places = self._examine()
+        with write_stage_together(self.crew, self.out, CORPUS_KIND, CORPUS_FORMAT) as writer:
+            scratch = writer.directory / "scratch"
+            findings = Findings(places, self.store, scratch, self.analyst)
+            self._settle(findings)
+            drop_exact(findings.columns, self.crew)
+            self._analyse(findings)
+            if self.config.duplicates.near:
+                drop_near(findings, self.config.duplicates, self.crew)
+            splits = self._split(findings)
+            self._publish(findings, splits, writer)
+            writer.inputs = inputs
+            with self.crew.together():
+                if self.crew.rank == 0:
+                    shutil.rmtree(scratch)
+        self.crew.once(lambda: self._forget(findings))
+        return self.crew.once(lambda: read_corpus_manifest(self.out))
+
+    # --- sources and units --------------------------------------------------------------------------------
+
+    def _open(self) -> dict[str, str]:
+        """Open every source and list its units; returns the fingerprints of what goes in."""
+        opened = _open_sources(self.config.sources, self.ledger)
+        prints: dict[str, list[list[str]]] = {}
+        for name, source in opened.items():
+            units = source.units()
+            self.metadata_licences[name] = source.licence
+            self.tasks += [_Task(len(self.tasks) + i, unit, name) for i, unit in enumerate(units)]
+            prints[name] = [[unit.key, unit.fingerprint()] for unit in units]
+        return {"config": fingerprint(self.config), "sources": fingerprint(prints)}
+
+    def _examine(self) -> list[UnitPlace]:
+        """Examine every unit that is not examined yet; returns all in corpus order."""
+        self._choose_caps()
+        with self.crew.together(), disk_errors(self.store):
+            self.store.mkdir(parents=True, exist_ok=True)
+        done: dict[int, UnitPlace] = {}
+        examined = 0
+        total = sum(task.unit.work_bytes for task in self.tasks)
+        tasks = sorted(self.tasks, key=lambda task: -task.unit.work_bytes)
+        with (
+            self._progress("corpus", total, "bytes") as bar,
+            self.crew.deal(tasks, bar.advance) as deal,
+            disk_errors(self.store),
+        ):
+            for task in deal:
+                advance = partial(deal.advance, status=task.source)
+                path = self.store / file_name(task.unit, self.rules, task.cap)
+                if path.exists():
+                    advance(task.unit.work_bytes)
+                else:
+                    examine_unit(task.unit, path, self.rules, task.cap, advance)
+                    examined += 1
+                done[task.number] = _place(task, path)
+        places = {number: place for part in self.crew.allgather(done) for number, place in part.items()}
+        examined = self.crew.total(examined)
+        self._say(f"corpus: {examined} of {len(places)} units examined, the others were before")
+        return [places[number] for number in sorted(places)]
+
+    def _choose_caps(self) -> None:
+        """Find out which files of sources with a bound are read."""
+        bounds = {source.name: source.max_bytes for source in self.config.sources if source.max_bytes}
+        for name, max_bytes in bounds.items():
+            tasks = [task for task in self.tasks if task.source == name]
+            weights = np.zeros(NO_CAP, np.int64)
+            with self.crew.deal(tasks) as deal:
+                for task in deal:
+                    weights += weigh(task.unit.entries(), self.rules, deal.advance)
+            cap = choose_cap(self.crew.total(weights), max_bytes)
+            for task in tasks:
+                task.cap = cap
+
+    # --- what the surroundings tell -----------------------------------------------------------------------
+
+    def _settle(self, findings: Findings) -> None:
+        """Settle every scope and fill the columns."""
+        with self.crew.together(), disk_errors(findings.scratch):
+            if self.crew.rank == 0:
+                findings.columns.create()
+        settings = {source.name: source.licence for source in self.config.sources}
+        scopes = findings.scopes()
+        total = len(findings.places)
+        with (
+            self._progress("settle", total, "units") as bar,
+            self.crew.deal(scopes, bar.advance) as deal,
+            disk_errors(findings.scratch),
+        ):
+            for scope in deal:
+                name = findings.places[scope[0]].source
+                settler = Settler(name, settings[name], self.metadata_licences[name], self.judge)
+                self._settle_scope(findings, scope, settler)
+                deal.advance(len(scope), name)
+
+    def _settle_scope(self, findings: Findings, scope: range, settler: Settler) -> None:
+        for number in scope:
+            with findings.open(number) as unit:
+                settler.add(unit)
+        settler.close()
+        for number in scope:
+            with findings.open(number) as unit:
+                settler.count(unit)
+        for number in scope:
+            with findings.open(number) as unit:
+                write_settled(
+                    unit, settler.settle(unit), findings.settled_path(number), findings.columns,
+                    int(findings.starts[number]), self.config.split.seed,
+                )  # fmt: skip
+
+    # --- documents ---------------------------------------------------------------------------------------
+
+    def _analyse(self, findings: Findings) -> None:
+        """Analyse the documents that are left and not analysed yet; those of a benchmark go."""
+        sizes = [place.found for place in findings.places]
+        largest_first = sorted(range(len(sizes)), key=lambda number: -sizes[number])
+        missing, total = 0, int(findings.kept_before()[-1])
+        with (
+            self._progress("documents", findings.kept_bytes(), "bytes") as bar,
+            self.crew.deal(largest_first, bar.advance) as deal,
+            disk_errors(self.store),
+        ):
+            for number in deal:
+                missing += findings.analyse(number, deal.advance)
+        missing = self.crew.total(missing)
+        self._say(f"corpus: {missing} of {total} documents analysed, the others were before")
+
+    def _split(self, findings: Findings) -> Splits:
+        """Choose the families that are held out."""
+        rounds = max(1, -(-findings.columns.count // (PARTITION_ROWS * self.crew.size)))
+        surveys = [
+            findings.survey_partition(
+                turn * self.crew.size + self.crew.rank, rounds * self.crew.size, len(LANGUAGES)
+            )
+            for turn in range(rounds)
+        ]
+        everyone = [one for part in self.crew.allgather(surveys) for one in part]
+        merged = everyone[0]
+        for other in everyone[1:]:
+            merged = [mine.merge(theirs) for mine, theirs in zip(merged, other, strict=True)]
+        return Splits(merged, self.config.split)
+
+    # --- the corpus ---------------------------------------------------------------------------------------
+
+    def _publish(self, findings: Findings, splits: Splits, writer: StageWriter) -> None:
+        ledger = Ledger(source.name for source in self.config.sources)
+        ranges = table_ranges(findings)
+        tables = TableWriter(findings, splits, self.judge, ledger)
+        with self.crew.deal(range(len(ranges))) as deal, disk_errors(writer.directory):
+            for number in deal:
+                tables.write(number, ranges[number], writer)
+                deal.advance(1)
+        for other in self.crew.gather(ledger):
+            self.ledger.merge(other)
+        with self.crew.together():
+            if self.crew.rank == 0:
+                self._write_ledger(writer)
+        files = findings.document_ranges(FILE_CONTENT_BYTES)
+        with (
+            self._progress("documents", len(files), "files") as bar,
+            self.crew.deal(range(len(files)), bar.advance) as deal,
+            disk_errors(writer.directory),
+        ):
+            for number in deal:
+                write_documents_file(findings, splits, number, files[number], writer)
+                deal.advance(1)
+
+    def _write_ledger(self, writer: StageWriter) -> None:
+        if not any(source.kept.files for source in self.ledger.sources.values()):
+            raise DataError(
+                f"nothing to train on: no file of any source was kept\n{self.ledger.explain_empty()}"
+            )
+        writer.counts = self.ledger.counts()
+        with disk_errors(writer.directory):
+            writer.write_json(LEDGER_NAME, self.ledger.to_json())
+
+    def _forget(self, findings: Findings) -> None:
+        """Remove what is in a store of its own and of no use for this build."""
+        if self.owns_store:
+            units = [self.store / place.file for place in findings.places]
+            used = {*units, *(self.analyst.path_of(unit) for unit in units)}
+            for path in self.store.iterdir():
+                if path not in used:
+                    path.unlink()
+
+    def _progress(self, label: str, total: float, unit: str) -> AbstractContextManager[Progress]:
+        return progress(label, total, unit, visible=self.crew.rank == 0)
+
+    def _say(self, message: str) -> None:
+        if self.crew.rank == 0:
+            say(message)
+
+
+def _place(task: _Task, path: Path) -> UnitPlace:
+    examined = RowFile(path)
+    place = UnitPlace(task.source, task.unit.key, task.unit.scope, path.name, examined.rows, examined.found)
+    examined.close()
+    return place
 
 
 def _open_sources(configs: Sequence[SourceConfig], ledger: Ledger) -> dict[str, Source]:
@@ -101,180 +332,3 @@ def _open_sources(configs: Sequence[SourceConfig], ledger: Ledger) -> dict[str, 
         else:
             ledger.sources[config.name].missing.update(opened[config.name].missing)
     return opened
-
-
-class Spool:
-    """A nameless file for the content of kept files until their order and split are known."""
-
-    def __init__(self, directory: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=directory)  # noqa: SIM115 - closed by __exit__
-        self._end = 0
-
-    def __enter__(self) -> Spool:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def append(self, content: bytes) -> int:
-        """Store content; returns its place."""
-        place = self._end
-        self._file.seek(place)
-        self._file.write(content)
-        self._end += len(content)
-        return place
-
-    def read(self, place: int, size: int) -> bytes:
-        """The `size` bytes stored at `place`."""
-        self._file.seek(place)
-        return self._file.read(size)
-
-
-@dataclass(slots=True)
-class _Kept:
-    """A kept file: everything but its content, which lies in the spool."""
-
-    source: str
-    path: str
-    language: str
-    licence: str
-    sha256: str
-    place: int
-    size: int
-    family: str = ""
-
-    def document(self, split: str, spool: Spool) -> Document:
-        content = spool.read(self.place, self.size)
-        return Document(self.source, self.path, self.language, self.licence, self.family, split, content)
-
-
-def _gather_all(
-    config: CorpusConfig, opened: dict[str, Source], ledger: Ledger, spool: Spool
-) -> Iterator[_Kept]:
-    """The kept files of all sources in corpus order: sources as in the config, paths sorted."""
-    rules = Rules(config.filters)
-    total = sum(source.work_bytes for source in opened.values())
-    with progress("corpus", total, "bytes") as bar:
-        for settings in config.sources:
-            if settings.name in opened:
-                gatherer = _Gatherer(config, settings, rules, ledger.sources[settings.name], spool)
-                yield from gatherer.gather(opened[settings.name], bar.advance)
-
-
-class _Gatherer:
-    """Reads one source: what is kept goes to the spool, everything else to the ledger."""
-
-    def __init__(
-        self, config: CorpusConfig, settings: SourceConfig, rules: Rules, ledger: SourceLedger, spool: Spool
-    ) -> None:
-        self.config, self.settings, self.rules = config, settings, rules
-        self.ledger, self.spool = ledger, spool
-
-    def gather(self, source: Source, advance: Callable[[float, str], None]) -> list[_Kept]:
-        chosen = _choose(source, self.settings.max_bytes, self.config) if self.settings.max_bytes else None
-        kept: list[_Kept] = []
-        texts: dict[str, set[str]] = defaultdict(set)
-        for entry in source.entries():
-            advance(entry.work_bytes, self.settings.name)
-            self.ledger.seen.add(entry.size)
-            if is_licence_file(entry.path):
-                self._note_licence(entry, texts)
-                self.ledger.drop("language", entry.size)
-            elif isinstance(item := self._judge(entry, chosen), Drop):
-                self.ledger.drop(item.reason, entry.size)
-            else:
-                kept.append(item)
-        by_directory = {directory: combine(found) for directory, found in texts.items()}
-        return self._finish(kept, by_directory, source.licence)
-
-    def _note_licence(self, entry: Entry, texts: dict[str, set[str]]) -> None:
-        """Remember what a LICENSE or COPYING file means for the files below its directory."""
-        if not entry.problem and entry.size <= self.config.filters.max_bytes:
-            with suppress(OSError):
-                directory = entry.path.rpartition("/")[0]
-                texts[directory].add(self.rules.licences.of_source(entry.read()))
-
-    def _judge(self, entry: Entry, chosen: set[str] | None) -> _Kept | Drop:
-        if problem := _unread_problem(entry, self.config):
-            return Drop(problem)
-        if chosen is not None and entry.path not in chosen:
-            return Drop("over max_bytes")
-        try:
-            content = entry.read()
-        except OSError:
-            return Drop("unreadable")
-        verdict: Finding | Drop = examine(entry.path, content, self.rules)
-        if isinstance(verdict, Drop):
-            return verdict
-        place = self.spool.append(content)
-        return _Kept(
-            self.settings.name,
-            entry.path,
-            verdict.language,
-            verdict.licence,
-            verdict.sha256,
-            place,
-            len(content),
-        )
-
-    def _finish(self, kept: list[_Kept], by_directory: dict[str, str], from_metadata: str) -> list[_Kept]:
-        """Fill in what only the whole source can tell (headers, licences, families), and sort."""
-        accepted = []
-        languages = settle_headers([(item.path, item.language) for item in kept])
-        for item, language in zip(kept, languages, strict=True):
-            item.language = language
-            declared = self.settings.licence or nearest(item.path, by_directory)
-            item.licence = item.licence or declared or self.rules.licences.parse(from_metadata)
-            if self.rules.licences.accepts(item.licence, self.config.licences):
-                accepted.append(item)
-            else:
-                self.ledger.drop("licence not allowed" if item.licence else "licence unknown", item.size)
-        accepted.sort(key=lambda item: item.path)
-        names = families(self.settings.name, [item.path for item in accepted])
-        for item, family in zip(accepted, names, strict=True):
-            item.family = family
-        return accepted
-
-
-def _unread_problem(entry: Entry, config: CorpusConfig) -> str:
-    """The drop reason of what need not be read, or ""."""
-    if entry.problem:
-        return entry.problem
-    if not may_be_kept(entry.path):
-        return "language"
-    return "too large" if entry.size > config.filters.max_bytes else ""
-
-
-def _choose(source: Source, max_bytes: int, config: CorpusConfig) -> set[str]:
-    """Paths of at most `max_bytes` together, by hash: a sample, not the first in the alphabet."""
-    candidates = [(e.path, e.size) for e in source.entries() if not _unread_problem(e, config)]
-    candidates.sort(key=lambda item: (xxhash.xxh3_64_intdigest(item[0].encode()), item[0]))
-    chosen, total = set(), 0
-    for path, size in candidates:
-        if total + size <= max_bytes:
-            chosen.add(path)
-            total += size
-    return chosen
-
-
-def _assign_splits(kept: Sequence[_Kept], config: SplitConfig) -> dict[str, str]:
-    languages = languages_of_families((item.family, item.language) for item in kept)
-    validation = choose_validation(languages, config)
-    return {family: SPLITS[family in validation] for family in languages}
-
-
-def _count(kept: Iterable[_Kept], splits: dict[str, str]) -> dict[str, Any]:
-    """The manifest's counts: documents and bytes by split and language, bytes by licence."""
-    documents: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    sizes: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    licences: Counter[str] = Counter()
-    for item in kept:
-        split = splits[item.family]
-        documents[split][item.language] += 1
-        sizes[split][item.language] += item.size
-        licences[item.licence or UNKNOWN_LICENCE] += item.size
-    by_split = {
-        name: {split: dict(sorted(counter.items())) for split, counter in table.items()}
-        for name, table in (("documents", documents), ("bytes", sizes))
-    }
-    return {**by_split, "licences": dict(sorted(licences.items()))}

@@ -15,7 +15,7 @@ _SPLICES = rb"(?:\\\r?\n)*"
 # Every alternative starts with a literal, so that the search skips plain text at the speed of memchr.
 _OPENING = re.compile(rb"/" + _SPLICES + rb"[/*]|\"|'|#|R\"")
 _IN_DIRECTIVE = re.compile(rb"/" + _SPLICES + rb"[/*]|[\"'\n]|\\\r?\n")
-_STRING = re.compile(rb'"[^"\\\n]*(?:\\(?:\r\n|.)[^"\\\n]*)*(?:"|(?=\n)|\Z)', re.DOTALL)
+_STRING = re.compile(rb'"[^"\\\n]*(?:\\(?:\r\n|.)[^"\\\n]*)*(?:"|(?=\n)|\\?\Z)', re.DOTALL)
 _CLOSED_STRING = re.compile(rb'"[^"\\\n]*(?:\\(?:\r\n|.)[^"\\\n]*)*"', re.DOTALL)
 _CHARACTER = re.compile(rb"'(?:\\(?:\r\n|.)[^'\\\n]*|[^'\\\n])(?:\\.|[^'\\\n]){0,15}'", re.DOTALL)
 _RAW_STRING = re.compile(rb'R"([^()\\\s]{0,16})\(')
@@ -33,10 +33,11 @@ def find_c_regions(content: bytes, raw_strings: bool = True) -> Iterator[Region]
         if last == ord("#"):
             position = opening.end()
             if begins_line(content, start):
-                for region in _find_directive_regions(content, start):
-                    yield region
-                    position = region.stop
+                for piece in _find_directive_regions(content, start):
+                    yield piece
+                    position = piece.stop
             continue
+        region: Region | None
         if opening[0] == b'R"':
             region = _raw_string(content, start) if raw_strings else None
             position = start + 1  # not raw: the quote itself is looked at next
@@ -66,8 +67,11 @@ def _literal_or_comment(content: bytes, opening: re.Match[bytes]) -> Region | No
 
 
 def _end(pattern: re.Pattern[bytes], content: bytes, start: int) -> int:
+    """Where a pattern that fits any text ends; one that did not would let the lexer stand still."""
     found = pattern.match(content, start)
-    return found.end() if found else start
+    if found is None:
+        raise AssertionError(f"{pattern.pattern!r} does not match at {start}")
+    return found.end()
 
 
 def _separates_digits(content: bytes, quote: int) -> bool:
@@ -98,8 +102,11 @@ def _find_directive_regions(content: bytes, start: int) -> Iterator[Region]:
             break
         if found[0][:1] == b"\\":
             continue
-        if found[0] == b'"' and (word == b"include" or not _CLOSED_STRING.match(content, found.start())):
-            continue
+        if found[0] == b'"':
+            closed = _CLOSED_STRING.match(content, found.start())
+            if closed is None or word == b"include":
+                position = closed.end() if closed else position
+                continue
         if region := _literal_or_comment(content, found):
             if region.start > begin:
                 yield Region(kind, begin, region.start)

@@ -11,9 +11,15 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hpctrain.corpus.archives import ArchiveSource, Limits
+from hpctrain.config import fingerprint
+from hpctrain.corpus.archives import ArchiveUnit, archive_unit
+from hpctrain.corpus.entry import Entry, Salvaged, Unit, UnitSource
+from hpctrain.corpus.licences import LicenceReader
+from hpctrain.corpus.members import Limits, archive_suffix
+from hpctrain.corpus.surroundings import COPYRIGHT_PATH, Surroundings, read_statement
 from hpctrain.errors import DataError
 from hpctrain.progress import say
 
@@ -24,6 +30,51 @@ _OPTION_FIELDS = {"signed-by": "Signed-By", "trusted": "Trusted"}
 _KEPT_FIELDS = ("uris", "suites", "components", "signed-by", "trusted")
 
 
+@dataclass(frozen=True, slots=True)
+class DebianUnit:
+    """The upstream archive of a source package, with what its debian/copyright says of each file."""
+
+    archive: ArchiveUnit
+    packaging: ArchiveUnit | None
+    """The archive that holds debian/copyright, where there is one."""
+
+    @property
+    def key(self) -> str:
+        """The archive's."""
+        return self.archive.key
+
+    @property
+    def scope(self) -> str:
+        """The archive's."""
+        return self.archive.scope
+
+    @property
+    def work_bytes(self) -> int:
+        """The archive's."""
+        return self.archive.work_bytes
+
+    def fingerprint(self) -> str:
+        """A hash over the archive and the packaging."""
+        parts = [part.fingerprint() for part in (self.archive, self.packaging) if part]
+        return fingerprint(["debian", *parts])
+
+    def entries(self) -> Iterator[Entry]:
+        """The members of the archive. Raises DataError where one of the two is damaged."""
+        surroundings = Surroundings(self._copyright())
+        for entry in self.archive.entries():
+            # the package's own name and the directory that the archive unpacks to
+            inside = entry.path.split("/", 2)[-1]
+            licence = "" if entry.problem else surroundings.licence_of(inside)
+            yield replace(entry, licence=entry.licence or licence)
+
+    def _copyright(self) -> Iterator[tuple[str, str]]:
+        reader = LicenceReader()
+        for entry in self.packaging.entries() if self.packaging else ():
+            inside = entry.path.removeprefix(f"{entry.path.split('/', 1)[0]}/")
+            if inside == COPYRIGHT_PATH and not entry.problem:
+                yield inside, read_statement(inside, entry.read(), reader)
+
+
 def open_debian(
     packages: Sequence[str],
     cache: Path,
@@ -31,8 +82,9 @@ def open_debian(
     skip_missing: bool,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    skip_damaged: bool = False,
     apt_config: Path = Path("/etc/apt"),
-) -> ArchiveSource:
+) -> UnitSource:
     """The upstream archives of source packages: those in `cache`, the others downloaded into it.
 
     With `skip_missing` the source goes on without packages that cannot be had and names them; otherwise it
@@ -51,7 +103,34 @@ def open_debian(
         )
     for name, reason in missing.items():
         say(f"Debian source {name} is left out: {reason}")
-    return ArchiveSource(list(found.values()), limits, include, exclude, missing)
+    units: list[Unit] = [
+        _unit(name, archive, limits, include, exclude)
+        for name, archive in sorted(found.items(), key=lambda item: item[1])
+    ]
+    return UnitSource([Salvaged(unit) for unit in units] if skip_damaged else units, missing=missing)
+
+
+def _unit(
+    name: str, archive: Path, limits: Limits, include: Sequence[str], exclude: Sequence[str]
+) -> DebianUnit:
+    key = archive.name.removesuffix(archive_suffix(archive.name))
+    upstream = archive_unit(archive, key, limits, include, exclude)
+    if (packaging := find_packaging(archive, name)) is None:
+        if ".orig." in archive.name:
+            say(f"Debian source {name}: no {name}_*.debian.tar.* in {archive.parent}: no debian/copyright; "
+                "its own files tell the licences")  # fmt: skip
+        return DebianUnit(upstream, None)
+    return DebianUnit(upstream, archive_unit(packaging, packaging.name, limits))
+
+
+def find_packaging(archive: Path, name: str) -> Path | None:
+    """The newest packaging of an upstream archive, beside it, or None; a native package is its own."""
+    if ".orig." not in archive.name:
+        return None
+    version = archive.name.removeprefix(f"{name}_").partition(".orig.")[0]
+    pattern = re.compile(rf"{re.escape(f'{name}_{version}')}-[^_]+\.debian\.tar\.(?:gz|xz|bz2|zst)")
+    found = [path for path in archive.parent.glob(f"{name}_*") if pattern.fullmatch(path.name)]
+    return max(found, key=_version_key, default=None)
 
 
 def find_upstream_archive(cache: Path, name: str) -> Path | None:
@@ -82,14 +161,20 @@ def _download(names: Sequence[str], cache: Path, apt_config: Path) -> dict[str, 
     incoming.mkdir(exist_ok=True)
     for name in names:
         say(f"Debian sources: fetching {name}")
-        if problem := _run([apt, *options, "source", "--download-only", "--tar-only", name], incoming):
+        if problem := _run([apt, *options, "source", "--download-only", name], incoming):
             reasons[name] = problem
         elif archive := find_upstream_archive(incoming, name):
-            whole = incoming / f".{archive.name}"
-            shutil.copy2(archive, whole)  # of a local repository APT only makes a link
-            archive.unlink()
-            whole.replace(cache / archive.name)
+            if packaging := find_packaging(archive, name):
+                _move_whole(packaging, cache)
+            _move_whole(archive, cache)
     return reasons
+
+
+def _move_whole(archive: Path, cache: Path) -> None:
+    whole = archive.with_name(f".{archive.name}")
+    shutil.copy2(archive, whole)  # of a local repository APT only makes a link
+    archive.unlink()
+    whole.replace(cache / archive.name)
 
 
 def _is_fresh(lists: Path) -> bool:

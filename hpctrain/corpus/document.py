@@ -1,11 +1,11 @@
 """The document: one source file with what is known of it, and how a corpus lies on disk.
 
-A corpus is a stage directory of `documents-00000.h5`, `documents-00001.h5`, ... and `ledger.json`. Each
-documents file holds n documents in corpus order, in root datasets:
+A corpus is a stage directory of `documents-00000.h5`, `documents-00001.h5`, ..., `ledger.json` and the tables
+of verdicts.py. Each documents file holds n documents in corpus order, in root datasets:
 
     /content            uint8, 1-D, contiguous: the bytes of every document, one after the other
     /content_offsets    uint64, n + 1: document i is content[content_offsets[i]:content_offsets[i + 1]]
-    /source /path /language /licence /family /split /sha256    n variable-length UTF-8 strings each
+    /source /path /language /licence /family /split /models /sha256    n variable-length UTF-8 strings each
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from hpctrain.hdf5 import open_contained
 from hpctrain.manifest import Manifest, StageWriter, find_damage, read_manifest
 
 CORPUS_KIND = "corpus"
-CORPUS_FORMAT = 1
+CORPUS_FORMAT = 2
 LANGUAGES = ("c", "cpp", "cuda", "fortran-fixed", "fortran-free", "hip", "opencl")
-SPLITS = ("train", "validation")
+SPLITS = ("train", "validation", "test")
 FILE_CONTENT_BYTES = 64 << 20
 
-_TEXT_COLUMNS = ("source", "path", "language", "licence", "family", "split", "sha256")
+_TEXT_COLUMNS = ("source", "path", "language", "licence", "family", "split", "models", "sha256")
 _DATASETS = ["content", "content_offsets", *_TEXT_COLUMNS]
 
 
@@ -50,7 +50,9 @@ class Document:
     split: str
     """One of SPLITS."""
     content: bytes
-    """The file as it was found."""
+    """The file as it was found, secrets replaced."""
+    models: str = ""
+    """The programming models that it uses, sorted, with commas: `mpi,openmp`."""
 
     @property
     def sha256(self) -> str:
@@ -83,12 +85,12 @@ def write_corpus_files(
     size = files = 0
     for document in documents:
         if batch and size + len(document.content) > file_bytes:
-            write_documents(writer.path(_file_name(files)), batch)
+            write_documents(writer.path(documents_name(files)), batch)
             batch, size, files = [], 0, files + 1
         batch.append(document)
         size += len(document.content)
     if batch:
-        write_documents(writer.path(_file_name(files)), batch)
+        write_documents(writer.path(documents_name(files)), batch)
         files += 1
     return files
 
@@ -106,10 +108,12 @@ def read_documents(directory: Path, split: str | None = None, verify: bool = Tru
     unfinished or corrupt.
     """
     manifest = read_corpus_manifest(directory)
+    if manifest.format_version < CORPUS_FORMAT:
+        raise DataError(f"{directory}: a corpus in format {manifest.format_version}; build it again")
     for name in documents_files(manifest):
         if verify and (damage := find_damage(directory, manifest, [name])):
             raise DataError(f"{damage[0]}; build the corpus again or restore the file")
-        yield from _read_file(directory / name, split)
+        yield from read_documents_file(directory / name, split)
 
 
 def documents_files(manifest: Manifest) -> list[str]:
@@ -117,21 +121,27 @@ def documents_files(manifest: Manifest) -> list[str]:
     return sorted(name for name in manifest.files if name.startswith("documents-"))
 
 
-def _file_name(index: int) -> str:
+def documents_name(index: int) -> str:
+    """Name of a documents file by its place in corpus order."""
     return f"documents-{index:05d}.h5"
 
 
-def _read_file(path: Path, split: str | None) -> Iterator[Document]:
+def read_documents_file(path: Path, split: str | None = None) -> Iterator[Document]:
+    """Stream the documents of one file, all or those of one split, each compared with its checksum.
+
+    Raises DataError if the file is corrupt.
+    """
     with open_contained(path, _DATASETS) as file:
         try:
             offsets, labels = _read_labels(file)
         except (OSError, RuntimeError, UnicodeDecodeError, ValueError) as reason:
             raise DataError(f"{path}: not a readable documents file: {reason}") from None
+        contents = file["content"]
         for start, end, label in zip(offsets[:-1], offsets[1:], labels, strict=True):
             if split is None or label["split"] == split:
                 sha256 = label.pop("sha256")
                 try:
-                    document = Document(**label, content=file["content"][start:end].tobytes())
+                    document = Document(**label, content=contents[start:end].tobytes())
                 except (OSError, RuntimeError) as reason:
                     raise DataError(f"{path}: {label['path']} cannot be read: {reason}") from None
                 if document.sha256 != sha256:

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Protocol
+
+from hpctrain.config import fingerprint
+from hpctrain.errors import DataError
+from hpctrain.progress import say
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class Entry:
     licence: str = ""
     """SPDX expression that the source states for this very file (a Debian copyright file, a column), or "".
     The file's own text goes before it; the licence of the config and LICENSE files come after it."""
+    detail: str = ""
+    """What more is known of the problem, in words: where a row is broken, where a link leads."""
 
 
 class Unit(Protocol):
@@ -69,45 +76,80 @@ class Source(Protocol):
         """The parts in corpus order: earlier ones win duplicates. Slices are about SLICE_BYTES large."""
 
 
-SLICE_BYTES = 64 << 20
-"""About so many bytes make a unit where a source can be cut anywhere: enough work to be worth a file in the
-cache, little enough for many ranks to share."""
+class UnitSource:
+    """A source that is a list of units."""
+
+    def __init__(
+        self, units: Sequence[Unit], licence: str = "", missing: Mapping[str, str] | None = None
+    ) -> None:
+        self.licence = licence
+        self.missing: Mapping[str, str] = missing or {}
+        self._units = units
+
+    def units(self) -> Sequence[Unit]:
+        """The units in corpus order."""
+        return self._units
+
+    @property
+    def work_bytes(self) -> int:
+        """That of all units."""
+        return sum(unit.work_bytes for unit in self._units)
+
+    def fingerprint(self) -> str:
+        """A hash over the units."""
+        return fingerprint([unit.fingerprint() for unit in self._units])
+
+    def entries(self) -> Iterator[Entry]:
+        """The entries of all units."""
+        for unit in self._units:
+            yield from unit.entries()
 
 
 @dataclass(frozen=True, slots=True)
-class WholeSource:
-    """A source that is one unit, for a kind that cannot be divided; the source must be picklable."""
+class Salvaged:
+    """A unit whose damage costs only what cannot be read: it becomes an entry, not an error."""
 
-    source: Undivided
-    key: str = "all"
-    scope: str = "all"
+    unit: Unit
+
+    @property
+    def key(self) -> str:
+        """The unit's."""
+        return self.unit.key
+
+    @property
+    def scope(self) -> str:
+        """The unit's."""
+        return self.unit.scope
 
     @property
     def work_bytes(self) -> int:
-        """The whole source's."""
-        return self.source.work_bytes
+        """The unit's."""
+        return self.unit.work_bytes
 
     def fingerprint(self) -> str:
-        """The whole source's."""
-        return self.source.fingerprint()
+        """The unit's, told from that of a unit whose damage is an error."""
+        return fingerprint(["salvaged", self.unit.fingerprint()])
 
     def entries(self) -> Iterator[Entry]:
-        """The whole source's."""
-        return self.source.entries()
+        """The entries up to the damage, and then the damage as one."""
+        try:
+            for entry in self.unit.entries():
+                yield replace(entry, read=partial(_read_or_os_error, entry.read))
+        except DataError as reason:
+            say(f"{reason}; what was read before stays")
+            yield Entry(self.key, 0, refuse, "damaged", detail=str(reason))
 
 
-class Undivided(Protocol):
-    """What a source needs to serve as its own only unit."""
+def _read_or_os_error(read: Callable[[], bytes]) -> bytes:
+    try:
+        return read()
+    except DataError as reason:
+        raise OSError(str(reason)) from None
 
-    @property
-    def work_bytes(self) -> int:
-        """Bytes to go through."""
 
-    def fingerprint(self) -> str:
-        """A hash that changes when the content may have changed."""
-
-    def entries(self) -> Iterator[Entry]:
-        """Everything in the source in a fixed order."""
+SLICE_BYTES = 64 << 20
+"""About so many bytes make a unit where a source can be cut anywhere: enough work to be worth a file in the
+cache, little enough for many ranks to share."""
 
 
 def refuse() -> bytes:

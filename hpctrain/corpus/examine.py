@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 
+from hpctrain.config import fingerprint
 from hpctrain.corpus.filters import Filter, FilterConfig, make_filters
 from hpctrain.corpus.languages import find_language
 from hpctrain.corpus.licences import LicenceReader
@@ -16,6 +19,18 @@ class Rules:
     def __init__(self, filters: FilterConfig) -> None:
         self.filters: list[Filter] = make_filters(filters)
         self.licences = LicenceReader()
+        self.max_bytes = filters.max_bytes
+        self._settings = filters.model_dump(mode="json")
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Changes with the settings and with the code: no old verdict is ever taken for new."""
+        return fingerprint([self._settings, room_code()])
+
+
+def room_code() -> list[str]:
+    """The code of this room; whatever rule changes, changes it."""
+    return [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +41,8 @@ class Finding:
     """One of LANGUAGES, or UNDECIDED for a header that only its neighbours can tell."""
     licence: str
     """The licence that the file states itself, or ""."""
-    sha256: str
-    """Hex digest of the content."""
+    sha256: bytes
+    """Of the content."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +51,16 @@ class Drop:
 
     reason: str
     """The name under which the ledger counts it."""
+    detail: str = ""
+    """What more is to be said."""
 
 
 def examine(path: str, content: bytes, rules: Rules) -> Finding | Drop:
     """Judge one file by its name and content."""
-    for rule in rules.filters:
-        if not rule.keeps(content):
-            return Drop(rule.reason)
     language = find_language(path, content)
+    for rule in rules.filters:
+        if not rule.keeps(content, language or ""):
+            return Drop(rule.reason)
     if language is None:
         return Drop("language")
-    return Finding(language, rules.licences.of_source(content), hashlib.sha256(content).hexdigest())
+    return Finding(language, rules.licences.of_source(content), hashlib.sha256(content).digest())

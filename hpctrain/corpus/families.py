@@ -1,4 +1,4 @@
-"""Families of related files, and the split of a corpus into training and validation by family.
+"""Families of related files, and the split of a corpus into training, validation and test by family.
 
 A validation loss means little if a training file is a variant of a validation file: the double precision
 copy of a single precision routine, the header of an implementation, the CUDA port of a serial kernel.
@@ -10,18 +10,18 @@ it. What marks a variant (precision letters, `_kernel`, `-cuda`, digits) is take
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
-from pathlib import PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-import xxhash
-from pydantic import Field
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
 
 from hpctrain.config import Section
 
 LARGE_DIRECTORY_FILES = 64
 """A directory with more files than this is divided into families by stem."""
-_VALIDATION_FAMILIES = 4
+_HELD_OUT_FAMILIES = 4
 """Each language is validated on so many families at least, but never on more than one in eight of its own."""
 
 _VARIANT_WORDS = frozenset(
@@ -36,26 +36,27 @@ _PRECISION = re.compile(r"^[sdcz]{1,2}(?=.{2})")
 
 
 class SplitConfig(Section):
-    """How documents are divided into training and validation."""
+    """How documents are divided into training, validation and test."""
 
     validation_share: float = Field(0.02, ge=0, lt=1)
     """Share of the families that is held out for validation."""
+    test_share: float = Field(0, ge=0, lt=1)
+    """Share of the families that is held out for a test; another share does not change what validates."""
     seed: int = Field(0, ge=0, lt=1 << 64)
     """Another seed holds out other families."""
 
-
-def families(source: str, paths: Sequence[str]) -> list[str]:
-    """The family of each file of one source; depends on the source's paths only."""
-    sizes = Counter(PurePosixPath(path).parent for path in paths)
-    return [
-        _family(source, path, sizes[PurePosixPath(path).parent] > LARGE_DIRECTORY_FILES) for path in paths
-    ]
+    @model_validator(mode="after")
+    def _check_shares(self) -> SplitConfig:
+        if self.validation_share + self.test_share >= 1:
+            raise ValueError("validation_share and test_share leave nothing to train on")
+        return self
 
 
-def _family(source: str, path: str, by_stem: bool) -> str:
-    pure = PurePosixPath(path)
-    directory = [word for part in pure.parent.parts if (word := _without_variant_words(part))]
-    stem = [_stem(pure.name)] if by_stem or not directory else []
+def family_of(source: str, path: str, by_stem: bool) -> str:
+    """The family of a file: its directory, and with `by_stem` its stem; variants of one name share it."""
+    parent, _, name = path.rpartition("/")
+    directory = [word for part in parent.split("/") if (word := _without_variant_words(part))]
+    stem = [_stem(name)] if by_stem or not directory else []
     return "/".join([source, *directory, *stem])
 
 
@@ -70,29 +71,53 @@ def _without_variant_words(name: str) -> str:
     return "-".join(word for word in words if word and word not in _VARIANT_WORDS)
 
 
-def choose_validation(languages_of: Mapping[str, Set[str]], config: SplitConfig) -> set[str]:
-    """The families held out: a keyed hash of the name below the share, so that it depends on no other family.
+Keys = npt.NDArray[np.uint64]
 
-    A language that came off badly gets more of its families, those with the lowest hashes, so that every
-    language with eight families or more is validated.
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The families of one language: how many, and the keys that are least and greatest.
+
+    A key is a keyed hash of the family's name, so that which families are held out depends on no other
+    family. Validation has the least keys, test the greatest.
     """
-    if not config.validation_share:
-        return set()
-    rank = {family: xxhash.xxh3_64_intdigest(family.encode(), config.seed) for family in languages_of}
-    chosen = {family for family, value in rank.items() if value < config.validation_share * 2.0**64}
-    by_language: dict[str, list[str]] = defaultdict(list)
-    for family in sorted(rank, key=lambda name: (rank[name], name)):
-        for language in languages_of[family]:
-            by_language[language].append(family)
-    for _, members in sorted(by_language.items()):
-        # the lowest hashes are those below the share, then those that come next
-        chosen.update(members[: min(_VALIDATION_FAMILIES, len(members) // 8)])
-    return chosen
+
+    families: int
+    least: tuple[int, ...]
+    greatest: tuple[int, ...]
+
+    def merge(self, other: Survey) -> Survey:
+        """The survey of the families of both, which have none in common."""
+        least = sorted(self.least + other.least)[:_HELD_OUT_FAMILIES]
+        greatest = sorted(self.greatest + other.greatest)[-_HELD_OUT_FAMILIES:]
+        return Survey(self.families + other.families, tuple(least), tuple(greatest))
 
 
-def languages_of_families(pairs: Iterable[tuple[str, str]]) -> dict[str, set[str]]:
-    """From (family, language) pairs to the languages of each family."""
-    found: dict[str, set[str]] = defaultdict(set)
-    for family, language in pairs:
-        found[family].add(language)
-    return found
+def survey(keys: Keys) -> Survey:
+    """Survey the families of one language, given the key of each of its files."""
+    found = np.unique(keys)
+    least, greatest = found[:_HELD_OUT_FAMILIES], found[-_HELD_OUT_FAMILIES:]
+    return Survey(len(found), tuple(least.tolist()), tuple(greatest.tolist()))
+
+
+class Splits:
+    """Which families are held out: a share, and of each language of eight families or more some at least."""
+
+    def __init__(self, surveys: Sequence[Survey], config: SplitConfig) -> None:
+        """`surveys`: one for each language."""
+        self._below = int(config.validation_share * 2.0**64)
+        self._from = int((1 - config.test_share) * 2.0**64)
+        self._validation: set[int] = set()
+        self._test: set[int] = set()
+        for one in surveys:
+            number = min(_HELD_OUT_FAMILIES, one.families // 8)
+            if config.validation_share:
+                self._validation.update(one.least[:number])
+            if config.test_share:
+                self._test.update(one.greatest[len(one.greatest) - number :])
+
+    def of(self, key: int) -> str:
+        """The split of the family with this key."""
+        if key < self._below or key in self._validation:
+            return "validation"
+        return "test" if key >= self._from or key in self._test else "train"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _INSPECTED_BYTES = 1 << 16
-_INSPECTED_LINES = 1000
+_INSPECTED_LINES = 2000
 
 _FORTRAN_STATEMENT = re.compile(
     rb"""^[ \t0-9]*(?:
@@ -14,7 +14,7 @@ _FORTRAN_STATEMENT = re.compile(
     | end[ \t]*(?:if|do|subroutine|function|module|program|interface)\b
     | implicit[ \t]+(?:none|real|integer|double|\w+[ \t]*\()
     | (?:integer|real|logical|complex|character|double[ \t]*precision)
-        (?:[ \t]*[*(][ \t]*[\w*=]+[ \t]*\)?)?[ \t]*(?:,[^:\n]*)?(?:::|[ \t])[ \t]*\w+
+        (?:[ \t]*[*(][ \t]*[\w*=]+(?:[ \t]*\))?)?[ \t]*(?:,[^:\n]*)?(?:::[ \t]*|(?<=[ \t]))\w+
     | parameter[ \t]*\( | common[ \t]*/[ \t]*\w+[ \t]*/ | dimension[ \t]+\w+[ \t]*\(
     | (?:external|call)[ \t]+\w+ | use[ \t]+\w+[ \t]*(?:,|\r?$) | [!c*]\$(?:omp|acc)\b )""",
     re.MULTILINE | re.VERBOSE | re.IGNORECASE,
@@ -26,33 +26,47 @@ _FORTH_DEFINITION = re.compile(
     rb"^:[ \t]+\S+.*[ \t];[ \t\r]*$|^:[ \t]+\S+[ \t]+\([^)\n]*--[^)\n]*\)|^\\\s", re.MULTILINE
 )
 
-_FIXED_COMMENT = re.compile(rb"\*|[cC](?:\$\w+|\s*$|\s+(?![=%(])|[-=*#!>]{2,})")
-_COLUMN_6 = re.compile(rb" {5}[^\s0!#a-zA-Z]|\t[1-9]")
-_FREE_START = re.compile(rb" {0,4}(?i:[abe-z_]|call\s|contains\s*$|class\s|character\W|do\s)")
+_C_COMMENT = re.compile(rb"^(?! {5}/)[ \t]*/\*.*?\*/", re.MULTILINE | re.DOTALL)
+# What is wrong in free form: comments in column 1, and continuation marks after a line that lacks its `&`.
+_COLUMN_1_COMMENT = re.compile(rb"\*|[cC](?:\$\w|f2py\b|\s*\Z|\s+(?![\s=%(])|[-=*#!>]{2,})")
+_COLUMN_6 = re.compile(rb" {5}[^\s0!#a-zA-Z]|\t[1-9](?!\d)")
+# What is wrong in fixed form: a statement that begins before column 6. In column 1 a C or D begins a comment,
+# so that there only what looks like a whole statement is evidence.
+_EARLY_STATEMENT = re.compile(
+    rb""" [ ]{1,4}[^\s\d] | [^\s\dcdCD*]
+    | (?: call[ ]+\w+[ ]*(?:\(|\Z) | contains\s*\Z | do[ ]+\w+[ ]*= | do\s*\Z | class[ ]*[(d] | case[ ]*[(d]
+      | character[ ]*[(*,:] | complex[ ]*[(,:] | c(?:lose|ycle)[ ]*(?:\(|\Z) | d(?:eallocate)[ ]*\( )""",
+    re.IGNORECASE | re.VERBOSE,
+)
+_CARD_COLUMNS = 72
 
 
 def find_fortran_form(content: bytes, presumed: str) -> str:
-    """`fortran-fixed` or `fortran-free`, whichever the columns speak for; `presumed` if they are silent.
+    """`fortran-fixed` or `fortran-free`, whichever the text breaks less; `presumed` if it suits both alike.
 
-    Fixed form shows in `C` or `*` in column 1 and in continuation marks in column 6; free form in statements
-    that start before column 6 and in lines that end in `&`. A trailing `&` past column 72 belongs to files
-    written to be valid in both forms, and speaks for neither.
+    Each line is tried under the rules of both forms. Files that are valid in both, with `&` in columns 73 and
+    6, are what they are presumed to be.
     """
-    fixed = free = 0
-    continued = False
-    for line in content[:_INSPECTED_BYTES].split(b"\n")[:_INSPECTED_LINES]:
+    wrong_fixed = wrong_free = 0
+    continued = False  # whether the line before ends in `&`
+    text = content[:_INSPECTED_BYTES].replace(b"\r", b"\n")
+    head, close, tail = text.rpartition(b"*/")  # past the last one the pattern would search in vain, and long
+    for line in (_C_COMMENT.sub(b"", head + close) + tail).split(b"\n")[:_INSPECTED_LINES]:
         line = line.rstrip()
         if line.lstrip()[:1] in b"#!":  # blank, preprocessor, or a comment in both forms
             continue
-        if not continued:  # what a free statement goes on with may stand anywhere
-            fixed += _FIXED_COMMENT.match(line) is not None or _COLUMN_6.match(line) is not None
-            free += _FREE_START.match(line) is not None
+        marked = _COLUMN_6.match(line) is not None
+        if _COLUMN_1_COMMENT.match(line):
+            wrong_free += 1
+            continue
+        wrong_free += marked and not continued
+        wrong_fixed += (continued and not marked) or _EARLY_STATEMENT.match(line) is not None
         code = line.split(b"!", 1)[0].rstrip()
-        continued = code.endswith(b"&") and len(code) <= 72 and len(code.strip()) > 1
-        free += continued
-    if fixed == free:
+        continued = code.endswith(b"&") and len(code.strip()) > 1
+        wrong_fixed += continued and len(code) <= _CARD_COLUMNS
+    if wrong_fixed == wrong_free:
         return presumed
-    return "fortran-fixed" if fixed > free else "fortran-free"
+    return "fortran-fixed" if wrong_free > wrong_fixed else "fortran-free"
 
 
 def is_fortran(content: bytes) -> bool:

@@ -24,14 +24,17 @@ _CONDITIONAL = re.compile(rb"[!cC*]\$(?=[ \t\d&])|![@](?:cuf|acc)\b", re.IGNOREC
 _C_LINE = re.compile(
     rb"#[ \t]*(?:if|ifdef|ifndef|else|elif|endif|define|undef|include|error|warning|line|pragma)\b"
 )
-_C_COMMENT = re.compile(rb"/\*.*?\*/", re.DOTALL)
+_LEADING_MARK = re.compile(rb"[ \t]*&")
 _DIRECTIVE_MARK = re.compile(rb"[!&\n]")
 
 
-def _c_regions(content: bytes, start: int) -> Iterator[Region]:
-    """The regions of a preprocessor line or a comment in C's style that begins at `start`; none if neither."""
-    if comment := _C_COMMENT.match(content, start):
-        yield Region(Kind.COMMENT, start, comment.end())
+def _c_regions(content: bytes, start: int, last_close: int) -> Iterator[Region]:
+    """The regions of a preprocessor line or a comment in C's style that begins at `start`; none if neither.
+
+    `last_close` is where the last `*/` of the content stands; to look for one in vain takes time.
+    """
+    if comment := _find_c_comment(content, start, start + 2, last_close):
+        yield comment
         return
     if not content.startswith(b"#", start):
         return
@@ -39,11 +42,19 @@ def _c_regions(content: bytes, start: int) -> Iterator[Region]:
         return
     line = REST_OF_LOGICAL_LINE.match(content, start)
     stop = line.end() if line else start
-    while comment := _C_COMMENT.search(content, start, stop):
-        yield Region(Kind.PREPROCESSOR, start, comment.start())
-        yield Region(Kind.COMMENT, comment.start(), comment.end())
-        start = comment.end()
-    yield Region(Kind.PREPROCESSOR, start, stop)
+    while comment := _find_c_comment(content, start, stop, last_close):
+        yield Region(Kind.PREPROCESSOR, start, comment.start)
+        yield comment
+        start = comment.stop
+    yield Region(Kind.PREPROCESSOR, start, max(start, stop))
+
+
+def _find_c_comment(content: bytes, start: int, stop: int, last_close: int) -> Region | None:
+    """The first comment in C's style that begins between two offsets; it may end later."""
+    opening = content.find(b"/*", start, stop)
+    if opening < 0 or opening + 2 > last_close:
+        return None
+    return Region(Kind.COMMENT, opening, content.find(b"*/", opening + 2) + 2)
 
 
 def _line_end(content: bytes, start: int) -> int:
@@ -67,6 +78,7 @@ _FREE_STRINGS = {
 def find_free_regions(content: bytes) -> Iterator[Region]:
     """All regions of free-form text that are not code, in order."""
     position = 0
+    last_close = content.rfind(b"*/")
     continued = False  # whether the last directive goes on
     while opening := _FREE_OPENING.search(content, position):
         start, mark = opening.start(), opening[0]
@@ -78,7 +90,7 @@ def find_free_regions(content: bytes) -> Iterator[Region]:
         elif mark == b"&":
             found = [Region(Kind.CONTINUATION, start, position)]
         elif mark != b"!":
-            found = list(_c_regions(content, start)) if begins_line(content, start) else []
+            found = list(_c_regions(content, start, last_close)) if begins_line(content, start) else []
         elif not begins_line(content, start):
             found = [Region(Kind.COMMENT, start, _line_end(content, start))]
         elif sentinel := _SENTINEL.match(content, start):
@@ -96,18 +108,17 @@ def find_free_regions(content: bytes) -> Iterator[Region]:
 
 def _free_directive(content: bytes, start: int, sentinel_end: int, continued: bool) -> Iterator[Region]:
     """The regions of one line that begins with a sentinel."""
-    begin = position = start
+    begin, position = start, sentinel_end
     if continued:
-        position = begin = sentinel_end + content.startswith(b"&", sentinel_end)
+        leading = _LEADING_MARK.match(content, sentinel_end)
+        begin = position = leading.end() if leading else sentinel_end
         yield Region(Kind.CONTINUATION, start, begin)
-    else:
-        position = sentinel_end
     stop = len(content)
     while mark := _DIRECTIVE_MARK.search(content, position):
         stop = mark.start()
         if mark[0] == b"\n":
             break
-        if stop > begin:
+        if content[begin:stop].strip():
             yield Region(Kind.DIRECTIVE, begin, stop)
         if mark[0] == b"!":
             yield Region(Kind.COMMENT, stop, _line_end(content, stop))
@@ -168,6 +179,7 @@ class _FixedLines:
     def __init__(self, content: bytes) -> None:
         self.content = content
         self.columns = statement_columns(content)
+        self.last_close = content.rfind(b"*/")
         self.quote = b""
 
     def regions(self, start: int, stop: int) -> list[Region]:
@@ -176,7 +188,7 @@ class _FixedLines:
         text = line.lstrip(b" \t")
         indent = len(line) - len(text)
         if text[:1] in (b"#", b"/") and indent != 5:
-            found = list(_c_regions(self.content, start + indent))
+            found = list(_c_regions(self.content, start + indent, self.last_close))
             if found or text[:1] == b"#":
                 return found
         if line[:1] and line[:1] in b"cC*!dD":

@@ -8,12 +8,11 @@ Lexers are not asked: general ones reject more than half of real fixed-form Fort
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from itertools import islice
 from pathlib import PurePosixPath
 
 from hpctrain.corpus.fortran import find_fortran_form, is_forth, is_fortran
+from hpctrain.corpus.lexer import LIVE, Kind, regions
 
 _CPP_BY_CASE = {".C", ".H"}  # the old Unix convention: the capital letter means C++
 _C_LIKE = {
@@ -37,6 +36,7 @@ UNDECIDED = "undecided"
 
 _INSPECTED_BYTES = 1 << 16
 _BYTES_PER_EVIDENCE = 1 << 13
+_EVIDENCE_AGAINST_EXTERN_C = 3
 
 
 def may_be_kept(path: str) -> bool:
@@ -55,18 +55,21 @@ def may_be_kept(path: str) -> bool:
 def find_language(path: str, content: bytes) -> str | None:
     """The label of a file (one of LANGUAGES), or None if it holds none of them.
 
-    A `.h` that would be the same in C and C++ (macros, includes) is UNDECIDED: see `settle_headers`.
+    A `.h` that would be the same in C and C++ (macros, includes) is UNDECIDED: see `headers.py`. SYCL,
+    Kokkos and RAJA are C++: what they add is a programming model, not a language, see `models.py`.
     """
+    if b"\n" not in content:
+        content = content.replace(b"\r", b"\n")  # line ends of old Macs
     suffix = PurePosixPath(path).suffix
     if suffix in _CPP_BY_CASE and suffix != ".H":
-        return _gpu_dialect(_code_of(content)) or "cpp"
+        return _refine_c_like("cpp", content)
     folded = suffix.lower()
     if folded in _FORTRAN:
         return None if is_forth(content) else find_fortran_form(content, _FORTRAN[folded])
     if folded in _FORTRAN_HEADERS:
         return find_fortran_form(content, "fortran-free")
     if folded in _C_LIKE:
-        return _refine_c_like(_C_LIKE[folded], _code_of(content))
+        return _refine_c_like(_C_LIKE[folded], content)
     if folded == ".h":
         if is_fortran(content):
             return find_fortran_form(content, "fortran-fixed")
@@ -76,11 +79,10 @@ def find_language(path: str, content: bytes) -> str | None:
     return _extensionless_language(content) if not suffix else None
 
 
-_COMMENTS_AND_STRINGS = re.compile(
-    rb'/\*.*?(?:\*/|\Z)|//[^\n]*|"(?:\\.|[^"\\\n])*"|\'(?:\\.|[^\'\\\n]){1,4}\'', re.DOTALL
-)
-_BLANK_LINES = re.compile(rb"[ \t\r\f\v]*\n\s*")
+_BLANK_LINES = re.compile(rb"(?<![ \t\r\f\v])[ \t\r\f\v]*\n\s*")  # begins where the blanks do: linear
 _CPLUSPLUS_GUARD = re.compile(rb"^[ \t]*#[ \t]*if(?:def)?\b[^\n]*\b__cplusplus\b", re.MULTILINE)
+_EXTERN_C = re.compile(rb'\bextern\s*""\s*\{')
+_REFUSAL = re.compile(rb"[^\n]*\n[ \t]*#[ \t]*error\b")
 _CONDITIONAL = re.compile(rb"^[ \t]*#[ \t]*(if|else|elif|endif)", re.MULTILINE)
 _CPP_EVIDENCE = re.compile(
     rb"""\b\w+\s*::\s*~?\w | \btemplate\s*< | \bnamespace\b(?:\s+[\w:]+)?\s*\{
@@ -99,6 +101,8 @@ _CUDA_EVIDENCE = re.compile(
     rb"|^[ \t]*(?:\w+[ \t]+)*__device__\s",
     re.MULTILINE,
 )
+_CUDA_WORDS = (b"__global__", b"__device__", b"__shared__", b"<<<")
+"""One of these is in all evidence, and quickly found."""
 _HIP_INCLUDE = re.compile(rb"^[ \t]*#[ \t]*include[ \t]*<hip/hip_", re.MULTILINE)
 _CUDA_INCLUDE = re.compile(
     rb"^[ \t]*#[ \t]*include[ \t]*[<\"]cuda(?:_runtime(?:_api)?|_fp16)?\.h", re.MULTILINE
@@ -123,28 +127,33 @@ _INCLUDE_GUARD = re.compile(
 
 def _code_of(content: bytes) -> bytes:
     """The start of a C-like file without comments; string literals are blanked, include names are kept."""
-
-    def blank(match: re.Match[bytes]) -> bytes:
-        return b'""' if match[0][:1] in b"\"'" else b" "
-
-    code = _COMMENTS_AND_STRINGS.sub(blank, content[:_INSPECTED_BYTES])
-    return _BLANK_LINES.sub(b"\n", code)  # patterns that span lines must not crawl through blank ones
+    start = content[:_INSPECTED_BYTES]
+    replaced = {Kind.STRING: b'""', Kind.COMMENT: b" "}
+    parts = (
+        start[begin:end] if kind in LIVE else replaced.get(kind, b" ")
+        for kind, begin, end in regions(start, "cpp")
+    )
+    return _BLANK_LINES.sub(b"\n", b"".join(parts))  # what spans lines must not crawl through blank ones
 
 
 def _gpu_dialect(code: bytes) -> str | None:
     """`cuda` or `hip` if the code defines or launches kernels, else None."""
-    if not _CUDA_EVIDENCE.search(code):
+    if not any(word in code for word in _CUDA_WORDS) or not _CUDA_EVIDENCE.search(code):
         return None
     return "hip" if _HIP_INCLUDE.search(code) and not _CUDA_INCLUDE.search(code) else "cuda"
 
 
-def _refine_c_like(language: str, code: bytes) -> str | None:
-    if language == "cpp":
-        return _gpu_dialect(code) or "cpp"
-    if language == "cuda" and _HIP_INCLUDE.search(code) and not _CUDA_INCLUDE.search(code):
-        return "hip"
-    if language == "opencl" and not (_OPENCL_EVIDENCE.search(code) or _C_EVIDENCE.search(code)):
-        return None  # .cl is Common Lisp's extension too
+def _refine_c_like(language: str, content: bytes) -> str | None:
+    """What a name that says C, C++, CUDA, HIP or OpenCL means; the file is lexed only where that may help."""
+    if language == "cpp" and any(word in content for word in _CUDA_WORDS):
+        return _gpu_dialect(_code_of(content)) or "cpp"
+    if language == "cuda" and b"hip/hip_" in content:
+        code = _code_of(content)
+        return "hip" if _HIP_INCLUDE.search(code) and not _CUDA_INCLUDE.search(code) else "cuda"
+    if language == "opencl":
+        code = _code_of(content)
+        if not (_OPENCL_EVIDENCE.search(code) or _C_EVIDENCE.search(code)):
+            return None  # .cl is Common Lisp's extension too
     return language
 
 
@@ -152,8 +161,9 @@ def _header_language(code: bytes) -> str:
     """C, C++, a GPU dialect or UNDECIDED for a header whose name does not tell."""
     if dialect := _gpu_dialect(code):
         return dialect
-    common = _without_cplusplus_branches(code)
-    needed = 1 + len(common) // _BYTES_PER_EVIDENCE  # one `std::` does not make a large C header C++
+    common, opens_extern_c = _without_cplusplus_branches(code)
+    # One `std::` does not make a large C header C++, nor one that tells C++ that it is C.
+    needed = 1 + len(common) // _BYTES_PER_EVIDENCE + _EVIDENCE_AGAINST_EXTERN_C * opens_extern_c
     if sum(1 for _ in islice(_CPP_EVIDENCE.finditer(common), needed)) == needed:
         return "cpp"
     if _OPENCL_EVIDENCE.search(code):
@@ -161,49 +171,36 @@ def _header_language(code: bytes) -> str:
     return "c" if _C_DECLARATION.search(code) else UNDECIDED
 
 
-def settle_headers(labels: Sequence[tuple[str, str]]) -> list[str]:
-    """The languages of one source's (path, language) pairs with every UNDECIDED header settled.
+def _without_cplusplus_branches(code: bytes) -> tuple[bytes, bool]:
+    """Code as a C compiler would see it, and whether it opens an `extern "C"` block for C++.
 
-    Such a header is C++ if in the closest directory above it that holds decided files of the C family, C++
-    (CUDA and HIP with it) outnumbers C; else it is C.
+    `#ifdef __cplusplus` branches are removed up to their else or endif. Where such branches without an else
+    hold more than half of the code, the header is C++ that refuses C, and all is kept.
     """
-    votes: dict[PurePosixPath, int] = defaultdict(int)
-    for path, language in labels:
-        vote = {"c": -1, "cpp": 1, "cuda": 1, "hip": 1}.get(language, 0)
-        for directory in PurePosixPath(path).parents if vote else ():
-            votes[directory] += vote
-    return [_settle(path, votes) if language == UNDECIDED else language for path, language in labels]
-
-
-def _settle(path: str, votes: Mapping[PurePosixPath, int]) -> str:
-    closest = next((votes[directory] for directory in PurePosixPath(path).parents if directory in votes), 0)
-    return "cpp" if closest > 0 else "c"
-
-
-def _without_cplusplus_branches(code: bytes) -> bytes:
-    """Code as a C compiler would see it: `#ifdef __cplusplus` branches removed up to their else or endif.
-
-    A guard around more than half of the code is no courtesy to C++ but a C++ header that refuses C: kept.
-    """
-    kept, position = [], 0
+    kept, position, refused_bytes, opens = [], 0, 0, False
     while guard := _CPLUSPLUS_GUARD.search(code, position):
         kept.append(code[position : guard.start()])
-        position = _branch_end(code, guard.end())
+        position, has_else = _branch_end(code, guard.end())
+        guarded = code[guard.end() : position]
+        balanced = guarded.count(b"{") == guarded.count(b"}")
+        opens = opens or (not balanced and _EXTERN_C.search(guarded) is not None)
+        refused_bytes += len(guarded) if balanced and not has_else else 0
     remaining = b"".join([*kept, code[position:]])
-    return remaining if 2 * len(remaining) > len(code) else code
+    return (remaining if len(remaining) > refused_bytes else code), opens
 
 
-def _branch_end(code: bytes, position: int) -> int:
+def _branch_end(code: bytes, position: int) -> tuple[int, bool]:
+    """Where the branch that begins at `position` ends, and whether another follows that is no `#error`."""
     depth = 0
     for directive in _CONDITIONAL.finditer(code, position):
         word = directive[1]
         if word == b"if":
             depth += 1
         elif depth == 0:
-            return directive.end()
+            return directive.end(), word != b"endif" and not _REFUSAL.match(code, directive.end())
         elif word == b"endif":
             depth -= 1
-    return len(code)
+    return len(code), False
 
 
 def _include_language(content: bytes) -> str | None:
@@ -223,3 +220,20 @@ def _extensionless_language(content: bytes) -> str | None:
     if _INCLUDE_GUARD.search(code) and _CPP_EVIDENCE.search(code):
         return _gpu_dialect(code) or "cpp"
     return None
+
+
+_BUILD_NAMES = re.compile(
+    r"(?:CMakeLists\.txt|(?:GNU)?[Mm]akefile(?:[._-]\w+)*|meson\.build|meson_options\.txt|SCons(?:truct|cript)"
+    r"|configure\.(?:ac|in)|BUILD(?:\.bazel)?|package\.py|.+\.(?:cmake|mk|am|ac|m4|bzl))(?:\.in)?"
+)
+_DOCS_NAMES = re.compile(r"(?:README|INSTALL|CONTRIBUTING|CHANGELOG)(?:\.txt)?|.+\.(?:md|rst)", re.IGNORECASE)
+
+
+def find_companion(path: str) -> str | None:
+    """By name: `build` for a file that tells how to build code, `docs` for one that explains, else None."""
+    name, suffix = PurePosixPath(path).name, PurePosixPath(path).suffix.lower()
+    if suffix in _C_LIKE or suffix in _FORTRAN:
+        return None
+    if _BUILD_NAMES.fullmatch(name):
+        return "build"
+    return "docs" if _DOCS_NAMES.fullmatch(name) else None

@@ -1,7 +1,7 @@
 """Form-aware lexing of every language of the corpus: what is code, comment, string, directive.
 
-A general lexer fails on fixed-form Fortran, and a regular expression without state cannot know a comment. This
-one never fails: any bytes, in any language, are divided into regions without gap or overlap.
+A general lexer fails on fixed-form Fortran, and a regular expression without state cannot know a comment.
+This one never fails: any bytes, in any language, are divided into regions without gap or overlap.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ _C_TOKEN = re.compile(
     re.VERBOSE,
 )
 _KERNEL_TOKEN = re.compile(rb"<<<|>>>|" + _C_TOKEN.pattern, re.VERBOSE)
+_STRINGS = re.compile(rb'""(?:\s+"")+')
 _FORTRAN_TOKEN = re.compile(
     rb"""[A-Za-z_]\w* | (?:\d+(?:\.(?![A-Za-z]+\.)\d*)?|\.\d+)(?:[deqDEQ][+-]?\d+)?(?:_\w+)? | ""
     | \.[A-Za-z]+\. | <<<|>>>|\*\*|//|==|/=|<=|>=|=>|:: | [^\s&]""",
@@ -65,16 +66,19 @@ def mask(content: bytes, language: str, keep: Collection[Kind] = LIVE) -> bytes:
 def code_tokens(content: bytes, language: str) -> Iterator[bytes]:
     """Names, numbers and operators of a file in order, those of directives and preprocessor lines too.
 
-    Comments, continuation marks and splices are left out, and a string is the token `""`, so a Fortran routine
-    gives the same tokens in either form but for case, labels and statements without blanks.
+    Comments, continuation marks and splices are left out, and strings that follow each other are one token
+    `""`; sentinels begin with `!`. So a Fortran routine gives the same tokens in either form, but for case
+    and for statements that fixed form lets stand without blanks.
     """
     parts = []
     for kind, start, stop in regions(content, language):
         if kind in LIVE:
-            parts.append(content[start:stop])
+            sentinel = kind is Kind.DIRECTIVE and content[start + 1 : start + 2] == b"$"
+            parts.append(b"!" + content[start + 1 : stop] if sentinel else content[start:stop])
         else:
             parts.append(b' "" ' if kind is Kind.STRING else b" ")
-    return (token[0] for token in _token_pattern(language).finditer(b"".join(parts)))
+    text = _STRINGS.sub(b'""', b"".join(parts))
+    return (token[0] for token in _token_pattern(language).finditer(text))
 
 
 def _token_pattern(language: str) -> re.Pattern[bytes]:

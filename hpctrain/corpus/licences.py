@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+import license_expression
 from license_expression import (
     ExpressionError,
     LicenseSymbol,
@@ -16,8 +18,15 @@ from license_expression import (
 from pydantic import field_validator
 
 from hpctrain.config import Section
+from hpctrain.corpus.notices import LANL, NON_COMMERCIAL, NVIDIA, match_notice
 
+LICENCE_CLASSES = (
+    "public-domain", "permissive", "weak-copyleft", "strong-copyleft", "restricted", "unknown",
+)  # fmt: skip
+"""From what asks least to what asks most. `restricted`: not for everybody, or not for every use. `unknown`:
+no licence was found, or it is one that only its authors know."""
 _HEAD_BYTES = 1 << 13
+_TAIL_BYTES = 1 << 12
 _UNPARSABLE = (
     ExpressionError,
     IndexError,
@@ -29,20 +38,29 @@ class LicencePolicy(Section):
     """Which licences a corpus accepts."""
 
     allow: Literal["any"] | list[str] = "any"
-    """SPDX identifiers that are accepted, or `any`. Of `A OR B` one has to be accepted, of `A AND B` both;
-    `A WITH exception` is accepted with `A`, since exceptions only grant more."""
+    """Classes (permissive, public-domain, weak-copyleft, strong-copyleft) and SPDX identifiers that are
+    accepted, or `any`. Of `A OR B` one has to be accepted, of `A AND B` both; `A WITH exception` is accepted
+    with `A`, since exceptions only grant more."""
+    deny: list[str] = []
+    """Classes and SPDX identifiers that are left out all the same."""
     unknown: Literal["keep", "drop"] = "drop"
     """What becomes of files for which no licence is found."""
 
-    @field_validator("allow")
+    @field_validator("allow", "deny")
     @classmethod
-    def _check_identifiers(cls, allow: str | list[str]) -> str | list[str]:
-        if isinstance(allow, list):
-            reader = LicenceReader()
-            if wrong := [text for text in allow if not reader.parse(text)]:
-                raise ValueError(f"not SPDX licence identifiers: {', '.join(wrong)}")
-            return [reader.parse(text) for text in allow]
-        return allow
+    def _check_identifiers(cls, names: str | list[str]) -> str | list[str]:
+        if not isinstance(names, list):
+            return names
+        reader = LicenceReader()
+        if wrong := [text for text in names if text not in _POLICY_CLASSES and not reader.parse(text)]:
+            raise ValueError(
+                f"neither SPDX licence identifiers nor classes: {', '.join(wrong)}; "
+                f"classes are {', '.join(_POLICY_CLASSES)}"
+            )
+        return [text if text in _POLICY_CLASSES else reader.parse(text) for text in names]
+
+
+_POLICY_CLASSES = LICENCE_CLASSES[:-1]
 
 
 class LicenceReader:
@@ -53,30 +71,46 @@ class LicenceReader:
 
     def __init__(self) -> None:
         self._licensing = get_spdx_licensing()
+        self._classes = _read_classes()
         self._parsed: dict[str, str] = {}
 
     def parse(self, text: str) -> str:
         """A normalised SPDX expression (deprecated identifiers renewed), or "" if `text` is none."""
+        if len(text) > _MAX_EXPRESSION:
+            return ""
         if text not in self._parsed:
+            if len(self._parsed) >= _MAX_REMEMBERED:
+                self._parsed.clear()
             self._parsed[text] = self._render(text)
         return self._parsed[text]
 
     def of_source(self, content: bytes) -> str:
-        """The licence that a file states in its first lines, by tag, notice or full text, or ""."""
-        head = content[:_HEAD_BYTES]
-        for tag in self._TAG.findall(head):
-            text = self._AFTER_TAG.sub("", tag.decode("utf-8", "replace")).strip(" \t*/#!-")
-            if licence := self.parse(text):
-                return licence
-        return match_notice(head)
+        """The licence that a file states in its first lines, or else in its last, by tag, notice or full
+        text, or ""."""
+        head, tail = content[:_HEAD_BYTES], content[max(_HEAD_BYTES, len(content) - _TAIL_BYTES) :]
+        return self._of_part(head) or self._of_part(tail)
+
+    def of_text(self, text: str) -> str:
+        """The licence that some words are, or ""."""
+        return match_notice(text.encode())
+
+    def class_of(self, licence: str) -> str:
+        """One of LICENCE_CLASSES: of alternatives the one that asks least, of what binds together the one
+        that asks most."""
+        return self._class_of(self._licensing.parse(licence)) if licence else "unknown"
 
     def accepts(self, licence: str, policy: LicencePolicy) -> bool:
         """True if the policy lets files of this licence ("" for unknown) in."""
         if not licence:
             return policy.unknown == "keep"
-        if policy.allow == "any":
-            return True
-        return self._accepts(self._licensing.parse(licence), set(policy.allow))
+        return self._accepts(self._licensing.parse(licence), policy)
+
+    def _of_part(self, part: bytes) -> str:
+        for tag in self._TAG.findall(part):
+            text = self._AFTER_TAG.sub("", tag.decode("utf-8", "replace")).strip(" \t*/#!-")
+            if licence := self.parse(text):
+                return licence
+        return match_notice(part)
 
     def _render(self, text: str) -> str:
         try:
@@ -88,87 +122,56 @@ class LicenceReader:
         unknown = self._licensing.unknown_license_keys(expression)
         return "" if any(not key.startswith("LicenseRef-") for key in unknown) else str(expression)
 
-    def _accepts(self, expression: Any, allowed: set[str]) -> bool:
+    def _class_of(self, expression: Any) -> str:
         if isinstance(expression, LicenseWithExceptionSymbol):
-            return str(expression) in allowed or expression.license_symbol.key in allowed
+            base = self._class_of(expression.license_symbol)
+            # exceptions free what is linked with the work, not the work
+            return "weak-copyleft" if base == "strong-copyleft" else base
         if isinstance(expression, LicenseSymbol):
-            return expression.key in allowed
-        verdicts = [self._accepts(part, allowed) for part in expression.args]
+            return self._classes.get(expression.key, "unknown")
+        ranks = [LICENCE_CLASSES.index(self._class_of(part)) for part in expression.args]
+        return LICENCE_CLASSES[min(ranks) if isinstance(expression, self._licensing.OR) else max(ranks)]
+
+    def _accepts(self, expression: Any, policy: LicencePolicy) -> bool:
+        if isinstance(expression, LicenseSymbol | LicenseWithExceptionSymbol):
+            names = {str(expression), self._class_of(expression)}
+            if isinstance(expression, LicenseWithExceptionSymbol):
+                names.add(expression.license_symbol.key)
+            return (policy.allow == "any" or not names.isdisjoint(policy.allow)) and names.isdisjoint(
+                policy.deny
+            )
+        verdicts = [self._accepts(part, policy) for part in expression.args]
         return any(verdicts) if isinstance(expression, self._licensing.OR) else all(verdicts)
 
 
-_COMMENT_MARKS = re.compile(rb"^[ \t]*(?:/?\*+/?|//+!?|!+|#+|[cC](?=\s)|;+|dnl\b|--)?[ \t]*", re.MULTILINE)
-_NOTICE_HINT = re.compile(rb"(?i)licen[sc]e|redistribut|permission|public domain|without an express")
+_MAX_EXPRESSION = 1000
+_MAX_REMEMBERED = 10_000
+_CATEGORIES = {
+    "Permissive": "permissive", "Public Domain": "public-domain", "Copyleft Limited": "weak-copyleft",
+    "Copyleft": "strong-copyleft", "Unstated License": "unknown",
+}  # fmt: skip
+_OWN_CLASSES = {
+    NVIDIA: "restricted", NON_COMMERCIAL: "restricted", LANL: "permissive", "FSFUL": "permissive",
+    # the library has CeCILL, which is a GPL, and CeCILL-C, which is an LGPL, the other way round
+    **dict.fromkeys(("CECILL-1.0", "CECILL-1.1", "CECILL-2.0", "CECILL-2.1"), "strong-copyleft"),
+    "CECILL-C": "weak-copyleft",
+}  # fmt: skip
 
 
-def match_notice(text: bytes) -> str:
-    """The licence whose key phrases come first in a notice or licence text, or ""."""
-    if not _NOTICE_HINT.search(text):
-        return ""
-    plain = b" ".join(_COMMENT_MARKS.sub(b"", text).split()).decode("latin-1").lower()
-    found = [
-        (plain.index(phrases[0]), licence)
-        for licence, phrases in _PHRASES
-        if all(phrase in plain for phrase in phrases)
-    ]
-    for start, licence in (_match_bsd(plain), _match_gnu(plain)):
-        if licence:
-            found.append((start, licence))
-    return min(found, key=lambda match: match[0], default=(0, ""))[1]
+def _read_classes() -> dict[str, str]:
+    """The class of each SPDX identifier, from the categories that come with license-expression."""
+    index = Path(license_expression.__file__).parent / "data" / "scancode-licensedb-index.json"
+    classes = {
+        key: _CATEGORIES.get(record["category"], "restricted")
+        for record in json.loads(index.read_text(encoding="utf-8"))
+        for key in (record["spdx_license_key"], *record["other_spdx_license_keys"])
+        if key
+    }
+    return classes | _OWN_CLASSES
 
 
-_PHRASES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("LicenseRef-NvidiaProprietary", ("nvidia", "without an express license agreement")),
-    ("LicenseRef-NvidiaProprietary", ("nvidia", "end user license agreement")),
-    ("LicenseRef-NvidiaProprietary", ("nvidia", "notice to licensee")),
-    ("Apache-2.0 WITH LLVM-exception", ("apache license", "llvm exceptions")),
-    ("Apache-2.0", ("licensed under the apache license, version 2.0",)),
-    ("Apache-2.0", ("apache license version 2.0, january 2004",)),
-    ("BSL-1.0", ("boost software license", "version 1.0")),
-    ("MPL-2.0", ("mozilla public license, v. 2.0",)),
-    ("MPL-2.0", ("mozilla public license version 2.0",)),
-    ("MIT", ("permission is hereby granted, free of charge, to any person obtaining a copy",)),
-    ("MIT", ("under the mit license",)),
-    ("ISC", ("permission to use, copy, modify, and distribute this software", "with or without fee")),
-    ("ISC", ("permission to use, copy, modify, and/or distribute this software", "with or without fee")),
-    ("Zlib", ("provided 'as-is', without any express or implied warranty", "altered source versions")),
-)
-
-
-def _match_bsd(plain: str) -> tuple[int, str]:
-    """Where a BSD licence begins, and which it is."""
-    start = plain.find("redistribution and use in source and binary forms")
-    if start < 0:
-        return 0, ""
-    if "all advertising materials mentioning" in plain:
-        return start, "BSD-4-Clause"
-    return start, "BSD-3-Clause" if "endorse or promote products" in plain else "BSD-2-Clause"
-
-
-_GNU_NAME = re.compile(r"gnu (affero |lesser |library )?general public licen[sc]e")
-_GNU_VERSION = re.compile(r"(?:version|v) ?([123](?:\.[01])?)")
-
-
-def _match_gnu(plain: str) -> tuple[int, str]:
-    """Where GPL, LGPL or AGPL is named, and in which version.
-
-    Without the words "any later version" the narrow reading is taken: a bare COPYING file does not say that
-    later versions may be used.
-    """
-    if (name := _GNU_NAME.search(plain)) is None:
-        return 0, ""
-    if (version := _GNU_VERSION.search(plain, name.end(), name.end() + 200)) is None:
-        return 0, ""
-    kind = {None: "GPL", "affero ": "AGPL"}.get(name[1], "LGPL")
-    number = version[1] if "." in version[1] else version[1] + ".0"
-    notice = plain[max(0, name.start() - 100) : version.end() + 100]
-    scope = "or-later" if "any later version" in notice else "only"
-    exception = " WITH GCC-exception-3.1" if "gcc runtime library exception" in plain else ""
-    return name.start(), f"{kind}-{number}-{scope}{exception}"
-
-
-_LICENCE_FILE = re.compile(r"(?i)(licen[sc]e|copying|copyright)([._-].*)?$")
-_NOT_TEXT = {".py", ".c", ".h", ".cpp", ".js", ".in", ".html"}
+_LICENCE_FILE = re.compile(r"(?i)((un)?licen[sc]e|copying|copyright)([._-].*)?$|dep5$|.+\.license$")
+_NOT_TEXT = {".py", ".c", ".h", ".cpp", ".js", ".in", ".html", ".f", ".f90"}
 
 
 def is_licence_file(path: str) -> bool:

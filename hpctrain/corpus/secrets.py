@@ -11,6 +11,7 @@ none is left. Names in copyright notices stay, for licences ask for them; addres
 from __future__ import annotations
 
 import re
+import string
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from itertools import chain
 from pydantic import Field
 
 from hpctrain.config import Section
-from hpctrain.corpus.tokens import KINDS, has_marks_of_a_placeholder, is_random
+from hpctrain.corpus.secret_kinds import KINDS, has_marks_of_a_placeholder, is_random
 
 SECRET_PLACEHOLDER = b"REDACTED"
 EMAIL_PLACEHOLDER = b"name@example.org"
@@ -31,7 +32,7 @@ class SecretsConfig(Section):
     scrub: bool = Field(True)
     """Whether keys, tokens and passwords are replaced by `REDACTED`."""
     scrub_emails: bool = Field(True)
-    """Whether addresses of persons are replaced by `name@example.org`; lists and roles such as `bugs@` stay."""
+    """Whether addresses of persons are replaced by `name@example.org`; lists and roles (`bugs@`) stay."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -90,19 +91,20 @@ def _places(content: bytes, word: bytes) -> Iterator[int]:
         start = content.find(word, start + len(word))
 
 
-# A body of code between the two marks (`strstr(text, "-----BEGIN ...`) holds bytes that no key does.
-_PEM = re.compile(
-    rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----([^;{}<>_-]{0,99}[^;{}<>_]{64,20000}?)-----END"
-)
+_PEM = re.compile(rb"-----BEGIN (?:[A-Z0-9]+ ){0,3}PRIVATE KEY(?: BLOCK)?-----")
+_PEM_END = b"-----END"
 _PEM_RUN = re.compile(rb"\\.|([A-Za-z0-9+/=]{16,})", re.DOTALL)
+_NOT_IN_KEYS = re.compile(rb"[;{}<>_]")  # but in code that looks for the marks of a key
 
 
 def _private_keys(content: bytes) -> Iterator[Edit]:
     """The lines of base64 in PEM and PGP private keys, also where they are string literals."""
-    for key in _PEM.finditer(content):
-        for run in _PEM_RUN.finditer(content, key.start(1), key.end(1)):
-            if run[1] and SECRET_PLACEHOLDER not in run[1]:
-                yield _secret(*run.span(1), "private key")
+    for begin in _PEM.finditer(content):
+        end = content.find(b"-----", begin.end())
+        if content.startswith(_PEM_END, end) and not _NOT_IN_KEYS.search(content, begin.end(), end):
+            for run in _PEM_RUN.finditer(content, begin.end(), end):
+                if run[1] and SECRET_PLACEHOLDER not in run[1]:
+                    yield _secret(*run.span(1), "private key")
 
 
 def _known_tokens(content: bytes) -> Iterator[Edit]:
@@ -164,14 +166,15 @@ _GENERIC_DOMAINS = frozenset(
 _DOMAIN = re.compile(
     rb"@((?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}([A-Za-z]{2,12}))(?![\w@-]|\.[A-Za-z0-9])"
 )
-_LOCAL = re.compile(rb"[A-Za-z0-9._%+-]*\Z")
+_LOCAL = (string.ascii_letters + string.digits + "._%+-").encode()
 _IN_URL = re.compile(rb"://[^\s/@\"'<>]*\Z")
 _RESERVED = re.compile(rb"(?i)(?:\A|\.)(?:example\.(?:com|org|net|edu)|(?:example|invalid|test|localhost))\Z")
 _ROLE = re.compile(
     rb"""(?ix) \A (?:.*[-_.])?
-    (?:bugs? | users? | dev | devel | developers? | lists? | support | help | info | contact | admin | root | git
-      | webmaster | postmaster | security | licen[sc](?:e|es|ing) | legal | open[-_]?source | maintainers? | team
-      | announce | discuss | questions? | feedback | no-?reply | office | sales | request | subscribe | reports?)
+    (?:bugs? | users? | dev | devel | developers? | lists? | support | help | info | contact | admin | root
+      | git | webmaster | postmaster | security | licen[sc](?:e|es|ing) | legal | open[-_]?source
+      | maintainers? | team | announce | discuss | questions? | feedback | no-?reply | office | sales
+      | request | subscribe | reports?)
     (?:[-_.](?:bugs?|request|owner|help|list))? \Z"""
 )
 _SPELT = re.compile(
@@ -189,8 +192,7 @@ def _emails(content: bytes) -> Iterator[Edit]:
     for match in _DOMAIN.finditer(content):
         at = match.start()
         before = content[max(0, at - 2 * _LOCAL_BYTES) : at]
-        local = _LOCAL.search(before)
-        name = local[0] if local else b""
+        name = before[len(before.rstrip(_LOCAL)) :]
         escaped = before[: len(before) - len(name)].endswith(b"\\") and name[:1] in b"nrtfv"
         name = name[escaped:].lstrip(b"._%+-")
         in_url = _IN_URL.search(before[: len(before) - len(name)])

@@ -14,27 +14,33 @@ from hpctrain.errors import DataError
 from hpctrain.manifest import Manifest, find_damage
 from hpctrain.progress import progress
 
+_GROUPS = {
+    "language": "languages", "model": "models", "licence class": "licence_classes", "licence": "licences",
+    "drop reason": "dropped", "benchmark": "contamination",
+}  # fmt: skip
+"""Groups of rows, and where each stands in a source's ledger."""
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """One line of `hpctrain corpus show`."""
 
     group: str
-    """language, licence, source, drop reason or missing."""
+    """language, model, licence class, licence, source, drop reason, benchmark, replaced or missing."""
     name: str
     """The language, licence, source or reason."""
     files: int
-    """Number of documents, or of dropped files; 0 for what is missing."""
+    """Number of documents, of dropped files, or of replaced places; 0 for what is missing."""
     bytes: int
     """Their size."""
 
 
 def describe(directory: Path) -> list[Row]:
-    """Counts of a corpus by language, licence, source and drop reason, large ones first in each group.
+    """Counts of a corpus by language, programming model, licence, source, drop reason and more.
 
     Raises DataError if the corpus is missing or its ledger cannot be read.
     """
-    sources = _read_ledger(directory, read_corpus_manifest(directory))
+    sources = read_ledger(directory, read_corpus_manifest(directory))
     files: dict[str, Counter[str]] = {}
     sizes: dict[str, Counter[str]] = {}
 
@@ -44,12 +50,14 @@ def describe(directory: Path) -> list[Row]:
 
     for source, ledger in sources.items():
         add("source", source, ledger["kept"])
-        for group, key in (("language", "languages"), ("licence", "licences"), ("drop reason", "dropped")):
+        for group, key in _GROUPS.items():
             for name, tally in ledger[key].items():
                 add(group, name, tally)
+        for kind, number in ledger["secrets"].items():
+            add("replaced", kind, {"files": number, "bytes": 0})
     rows = [
         Row(group, name, files[group][name], size)
-        for group in ("language", "licence", "source", "drop reason")
+        for group in (*list(_GROUPS)[:4], "source", *list(_GROUPS)[4:], "replaced")
         for name, size in sizes.get(group, Counter()).most_common()
     ]
     missing = {name: reason for ledger in sources.values() for name, reason in ledger["missing"].items()}
@@ -78,7 +86,8 @@ def verify(directory: Path) -> int:
     return found.total()
 
 
-def _read_ledger(directory: Path, manifest: Manifest) -> dict[str, Any]:
+def read_ledger(directory: Path, manifest: Manifest) -> dict[str, Any]:
+    """The ledgers of a corpus's sources by name. Raises DataError if the ledger is damaged."""
     if damage := find_damage(directory, manifest, [LEDGER_NAME] if LEDGER_NAME in manifest.files else []):
         raise DataError(f"{damage[0]}; restore the file or build the corpus again")
     try:

@@ -7,13 +7,17 @@ import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpctrain.config import Section
-from hpctrain.corpus.archives import ArchiveSource, Limits, find_archives
+from hpctrain.corpus.archives import open_archives
 from hpctrain.corpus.debian import open_debian
 from hpctrain.corpus.entry import Source
+from hpctrain.corpus.git import open_git
 from hpctrain.corpus.licences import LicenceReader
+from hpctrain.corpus.members import Limits
+from hpctrain.corpus.rows import Columns, TableLimits
+from hpctrain.corpus.tables import open_table
 from hpctrain.corpus.trees import open_directory, open_package
 from hpctrain.errors import DataError
 
@@ -44,20 +48,37 @@ class _SourceConfig(Section):
         return normal
 
 
-class _ArchiveConfig(_SourceConfig):
-    """What every source made of archives has."""
+class _PackedConfig(_SourceConfig):
+    """What every source has of which parts can be damaged."""
 
     max_member_bytes: int = Field(64 << 20, gt=0)
-    """Members larger than this are not unpacked."""
+    """Larger files (members of archives, objects of repositories, rows and lines of tables) are not read."""
+    damaged: Literal["fail", "skip"] = "fail"
+    """Whether the build goes on past a damaged archive, repository or table: what can be read of it stays,
+    and the rest is counted as `damaged`."""
+
+    @property
+    def skip_damaged(self) -> bool:
+        """Whether damage is no error."""
+        return self.damaged == "skip"
+
+
+class _ArchiveConfig(_PackedConfig):
+    """What every source made of archives has."""
+
     max_total_bytes: int = Field(8 << 30, gt=0)
-    """An archive that unpacks to more than this is refused as a decompression bomb."""
+    """An archive that unpacks to more than this, archives inside it included, is refused as a decompression
+    bomb."""
     max_members: int = Field(1_000_000, gt=0)
-    """An archive with more members than this is refused as a decompression bomb."""
+    """An archive with more members than this, archives inside it included, is refused as a decompression
+    bomb."""
+    max_depth: int = Field(2, ge=0, le=8)
+    """Archives inside archives are opened down to this depth; 0 leaves them closed."""
 
     @property
     def limits(self) -> Limits:
         """The bounds on one archive."""
-        return Limits(self.max_member_bytes, self.max_total_bytes, self.max_members)
+        return Limits(self.max_member_bytes, self.max_total_bytes, self.max_members, self.max_depth)
 
 
 class DirectorySource(_SourceConfig):
@@ -84,20 +105,72 @@ class PythonPackageSource(_SourceConfig):
         return open_package(self.package, self.include, self.exclude)
 
 
+class GitSource(_PackedConfig):
+    """A git repository, bare or with a work tree, or a directory of them, at a commit. What is not committed
+    is not read, and neither is history. Needs the git program."""
+
+    kind: Literal["git"]
+    path: str
+    """The repository, or a directory with repositories below it."""
+    revision: str = "HEAD"
+    """A branch, a tag, HEAD, or the full name of a commit; abbreviations and `~` are not understood."""
+    max_total_bytes: int = Field(64 << 30, gt=0)
+    """A repository with more bytes than this at the commit is refused as a bomb."""
+    max_members: int = Field(5_000_000, gt=0)
+    """A repository with more files and directories than this at the commit is refused as a bomb."""
+
+    def open(self) -> Source:
+        """Find the repositories. Raises DataError if there are none, or not of that revision."""
+        limits = Limits(self.max_member_bytes, self.max_total_bytes, self.max_members)
+        return open_git(
+            expand(self.path), self.revision, limits, self.include, self.exclude, self.skip_damaged
+        )
+
+
+class TableSource(_PackedConfig):
+    """Tables with a file a row: JSON lines (plain or compressed) and Parquet, as The Stack and HPCorpus."""
+
+    kind: Literal["table"]
+    path: str
+    """A table, or a directory with tables below it (.jsonl, .ndjson, .json, each also with .gz, .zst, .xz or
+    .bz2, and .parquet)."""
+    columns: Columns = Columns()
+    """What the columns are called."""
+    extension: str = Field("", pattern=r"^(\.[A-Za-z0-9_]+)?$")
+    """Ends the names of rows without a path, such as `.f90`: it may decide the language."""
+    max_total_bytes: int = Field(1 << 40, gt=0)
+    """A table that unpacks to more than this is refused as a decompression bomb."""
+
+    @model_validator(mode="after")
+    def _check_columns(self) -> TableSource:
+        if not self.columns.content:
+            raise ValueError("columns.content: a table without a column of contents holds no files")
+        return self
+
+    def open(self) -> Source:
+        """Find the tables. Raises DataError if there are none."""
+        limits = TableLimits(self.max_member_bytes, self.max_total_bytes)
+        return open_table(
+            expand(self.path), self.columns, limits, self.extension, self.include, self.exclude,
+            self.skip_damaged,
+        )  # fmt: skip
+
+
 class ArchivesSource(_ArchiveConfig):
     """A source archive, or a directory of them such as a Spack mirror."""
 
     kind: Literal["archives"]
     path: str
-    """An archive or a directory (.tar, .tar.gz, .tar.xz, .tar.bz2, .tar.zst, .zip)."""
+    """An archive or a directory: .tar, plain or as .gz, .xz, .bz2, .lzma or .zst, .zip and .whl."""
 
     def open(self) -> Source:
         """Find the archives. Raises DataError if there are none."""
-        return ArchiveSource(find_archives(expand(self.path)), self.limits, self.include, self.exclude)
+        return open_archives(expand(self.path), self.limits, self.include, self.exclude, self.skip_damaged)
 
 
 class DebianSource(_ArchiveConfig):
-    """Upstream archives of Debian source packages, downloaded once into a cache."""
+    """Upstream archives of Debian source packages, downloaded once into a cache, with the licences that
+    debian/copyright states for each file."""
 
     kind: Literal["debian_source"]
     packages: list[str] = Field(min_length=1)
@@ -120,12 +193,14 @@ class DebianSource(_ArchiveConfig):
         cache = expand(self.cache)
         cache.mkdir(parents=True, exist_ok=True)
         return open_debian(
-            self.packages, cache.resolve(), self.limits, self.missing == "skip", self.include, self.exclude
-        )
+            self.packages, cache.resolve(), self.limits, self.missing == "skip", self.include, self.exclude,
+            self.skip_damaged,
+        )  # fmt: skip
 
 
 SourceConfig = Annotated[
-    DirectorySource | PythonPackageSource | ArchivesSource | DebianSource, Field(discriminator="kind")
+    DirectorySource | PythonPackageSource | GitSource | ArchivesSource | DebianSource | TableSource,
+    Field(discriminator="kind"),
 ]
 """One source of a corpus, by its `kind`."""
 

@@ -5,18 +5,22 @@ from __future__ import annotations
 import importlib.util
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from importlib import metadata
 from pathlib import Path, PurePosixPath
 
+import xxhash
+
 from hpctrain.config import fingerprint
-from hpctrain.corpus.entry import Entry, printable, refuse
+from hpctrain.corpus.entry import SLICE_BYTES, Entry, UnitSource, printable, refuse
 from hpctrain.corpus.licences import is_licence_file
 from hpctrain.errors import DataError
 
 _VERSION_CONTROL = {".git", ".hg", ".svn"}
+_MEAN_SLICE_FILES = 1024
 
 # Classifiers that name one SPDX licence; "BSD License" and its like name several and are left out.
 _CLASSIFIERS = {
@@ -44,32 +48,71 @@ class _Found:
     problem: str = ""
 
 
-class TreeSource:
-    """Files on disk. Links are never followed: what they lead to inside the tree is visited anyway."""
+@dataclass(frozen=True, slots=True)
+class TreeSlice:
+    """Files that follow each other in a tree. Links are never followed: what they lead to inside the tree is
+    visited anyway."""
 
-    def __init__(self, root: Path, paths: Iterable[str], licence: str = "", identity: str = "") -> None:
-        """`paths` are relative to `root`; `identity`, where known, stands for the whole content."""
-        self.licence = licence
-        self.missing: Mapping[str, str] = {}
-        self._identity = identity
-        self._found = sorted(_look(printable(path), root / path) for path in paths)
+    found: tuple[_Found, ...]
+    identity: str = ""
+    """Where known, it stands for the content instead of the times of the files."""
+    scope: str = ""
+
+    @property
+    def key(self) -> str:
+        """The path of the first file."""
+        return self.found[0].path
 
     @property
     def work_bytes(self) -> int:
         """Total size of the files."""
-        return sum(found.size for found in self._found)
+        return sum(found.size for found in self.found)
 
     def fingerprint(self) -> str:
-        """The identity that was given, else a hash over path, size and modification time of every file."""
-        if self._identity:
-            return fingerprint(self._identity)
-        return fingerprint([[found.path, found.size, found.mtime_ns] for found in self._found])
+        """A hash over path, size and modification time (or the identity) of every file."""
+        times = [0 if self.identity else found.mtime_ns for found in self.found]
+        files = [[f.path, f.size, time, f.problem] for f, time in zip(self.found, times, strict=True)]
+        return fingerprint(["tree", self.identity, files])
 
     def entries(self) -> Iterator[Entry]:
         """The files, sorted by path."""
-        for found in self._found:
-            read = refuse if found.problem else found.place.read_bytes
+        for found in self.found:
+            read = refuse if found.problem else partial(read_bounded, found.place, found.size)
             yield Entry(found.path, found.size, read, found.problem, work_bytes=found.size)
+
+
+def tree_source(root: Path, paths: Iterable[str], licence: str = "", identity: str = "") -> UnitSource:
+    """The files at `paths`, relative to `root`, in slices; `identity`, if given, stands for their content."""
+    found = sorted(_look(printable(path), root / path) for path in set(paths))
+    return UnitSource([TreeSlice(part, identity) for part in _slices(found)], licence)
+
+
+def _slices(found: Sequence[_Found]) -> Iterator[tuple[_Found, ...]]:
+    """Cut where the hash of a path says so: a file more or less changes its own slice only."""
+    part: list[_Found] = []
+    size = 0
+    for item in found:
+        chosen = xxhash.xxh3_64_intdigest(item.path.encode()) % _MEAN_SLICE_FILES == 0
+        if part and (chosen or size + item.size > SLICE_BYTES):
+            yield tuple(part)
+            part, size = [], 0
+        part.append(item)
+        size += item.size
+    if part:
+        yield tuple(part)
+
+
+def read_bounded(place: Path, size: int) -> bytes:
+    """The content of a regular file of at most `size` bytes. Raises OSError for a link, a special file, or
+    one that has grown: what was found when the tree was listed may have been replaced since."""
+    descriptor = os.open(place, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{place} is not a regular file")
+        content = file.read(size + 1)
+        if len(content) > size:
+            raise OSError(f"{place} has grown since it was listed")
+        return content
 
 
 def _look(path: str, place: Path) -> _Found:
@@ -113,15 +156,15 @@ def selected(path: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return not any(fnmatchcase(path, pattern) for pattern in exclude)
 
 
-def open_directory(root: Path, include: Sequence[str], exclude: Sequence[str]) -> TreeSource:
+def open_directory(root: Path, include: Sequence[str], exclude: Sequence[str]) -> UnitSource:
     """The tree below `root`, which may itself be a link. Raises DataError if it is no directory."""
     if not root.is_dir():
         raise DataError(f"{root}: no such directory")
     real = root.resolve()
-    return TreeSource(real, (path for path in walk(real) if selected(path, include, exclude)))
+    return tree_source(real, (path for path in walk(real) if selected(path, include, exclude)))
 
 
-def open_package(name: str, include: Sequence[str], exclude: Sequence[str]) -> TreeSource:
+def open_package(name: str, include: Sequence[str], exclude: Sequence[str]) -> UnitSource:
     """What the distribution (or import package) `name` installed; nothing of it is imported.
 
     Paths begin with the package's directory. Raises DataError if it is not installed.
@@ -136,16 +179,16 @@ def open_package(name: str, include: Sequence[str], exclude: Sequence[str]) -> T
         return _open_import_package(name, include, exclude)  # an editable install lists no files of its own
     paths = [path for path in files if selected(path, include, exclude)]
     licence = _declared_licence(distribution.metadata)
-    return TreeSource(root, paths, licence, identity=f"{name}=={distribution.version}")
+    return tree_source(root, paths, licence, identity=f"{name}=={distribution.version}")
 
 
-def _open_import_package(name: str, include: Sequence[str], exclude: Sequence[str]) -> TreeSource:
+def _open_import_package(name: str, include: Sequence[str], exclude: Sequence[str]) -> UnitSource:
     spec = importlib.util.find_spec(name) if name.isidentifier() else None
     if spec is None or not spec.submodule_search_locations:
         raise DataError(f"the Python package {name} is not installed")
     root = Path(next(iter(spec.submodule_search_locations))).resolve()
     paths = (f"{root.name}/{path}" for path in walk(root))
-    return TreeSource(root.parent, (path for path in paths if selected(path, include, exclude)))
+    return tree_source(root.parent, (path for path in paths if selected(path, include, exclude)))
 
 
 def _declared_licence(fields: metadata.PackageMetadata) -> str:

@@ -13,12 +13,14 @@ import torch
 import xxhash
 from torch import Tensor
 
+from hpctrain.loader.component import Component, spans_of
+from hpctrain.loader.cutting import Cutter
 from hpctrain.loader.fim import FimConfig, FimTokens, rearrange
-from hpctrain.loader.mixture import Component
 from hpctrain.loader.order import Indices, SampleOrder
 from hpctrain.parallel.topology import Topology
 
 _PREFETCHED_STEPS = 2
+_IGNORED = -100  # what torch's cross-entropy leaves out
 
 
 class Batch(NamedTuple):
@@ -27,7 +29,7 @@ class Batch(NamedTuple):
     tokens: Tensor
     """[B,S] int64"""
     targets: Tensor
-    """[B,S] int64: the token that follows each position."""
+    """[B,S] int64: the token that follows each position; -100 where there is none to learn."""
     boundaries: Tensor
     """[B*S+1] int32: cumulative document lengths, padded with B*S; see `model.attention`."""
 
@@ -48,14 +50,19 @@ class SampleReader:
     components: Sequence[Component]
     fim: FimConfig
     marks: FimTokens
+    cutter: Cutter | None = None
+    """For cuts between characters."""
 
     def read(self, samples: Indices) -> list[npt.NDArray[np.int64]]:
         """The sequences of these samples, in turn."""
         where = zip(samples.tolist(), *(part.tolist() for part in self.order.locate(samples)), strict=True)
-        return [
-            rearrange(self.components[component].sequence(sequence), n, self.fim, self.marks, self.order.seed)
-            for n, component, sequence in where
-        ]
+        return [self._read(n, self.components[component], sequence) for n, component, sequence in where]
+
+    def _read(self, sample: int, component: Component, number: int) -> npt.NDArray[np.int64]:
+        places = component.places(number)
+        spans = spans_of(places) if self.fim.rate and self.fim.spans else None
+        tokens = component.read(places)
+        return rearrange(tokens, sample, self.fim, self.marks, self.order.seed, spans, self.cutter)
 
 
 def make_batch(sequences: npt.NDArray[np.int64], document_mark: int) -> Batch:
@@ -72,6 +79,27 @@ def make_batch(sequences: npt.NDArray[np.int64], document_mark: int) -> Batch:
     return Batch(
         torch.from_numpy(np.ascontiguousarray(inputs)),
         torch.from_numpy(np.ascontiguousarray(sequences[:, 1:])),
+        torch.from_numpy(boundaries),
+    )
+
+
+def make_packed_batch(sequences: npt.NDArray[np.int64], marks: FimTokens) -> Batch:
+    """As `make_batch`, of sequences that a plan put together.
+
+    What follows an end begins anew even without a mark: the rest of a long document, or padding. Neither is
+    to be learnt from what stands before it.
+    """
+    inputs, targets = sequences[:, :-1], sequences[:, 1:].copy()
+    starts = inputs == marks.document
+    starts[:, 0] = True
+    starts[:, 1:] |= inputs[:, :-1] == marks.end
+    edges = np.flatnonzero(starts)
+    boundaries = np.full(inputs.size + 1, inputs.size, dtype=np.int32)
+    boundaries[: len(edges)] = edges
+    targets[(targets == marks.pad) | ((inputs == marks.end) & (targets != marks.document))] = _IGNORED
+    return Batch(
+        torch.from_numpy(np.ascontiguousarray(inputs)),
+        torch.from_numpy(targets),
         torch.from_numpy(boundaries),
     )
 
@@ -115,9 +143,14 @@ class BatchLoader:
         """This rank's micro-batches of the global batch that begins at `first_sample`."""
         mine = self.samples(first_sample)
         sequences = self.reader.read(mine)
-        micro_batches = [
-            make_batch(np.stack(sequences[start : start + self.micro_batch_size]), self.reader.marks.document)
+        stacks = [
+            np.stack(sequences[start : start + self.micro_batch_size])
             for start in range(0, len(mine), self.micro_batch_size)
+        ]
+        marks = self.reader.marks
+        micro_batches = [
+            make_batch(stack, marks.document) if marks.pad < 0 else make_packed_batch(stack, marks)
+            for stack in stacks
         ]
         return StepData(micro_batches, digest_of(mine, sequences))
 

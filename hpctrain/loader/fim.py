@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
 from hpctrain.config import Section
+from hpctrain.loader.cutting import Cuts, Cutter, Tokens
 from hpctrain.loader.order import derive_key, keyed_hash
 
-Tokens = npt.NDArray[np.int64]
+Spans = npt.NDArray[Any]
+"""Of SPAN_DTYPE, see `shards.layout`; places count from the start of the sequence."""
 
 
 class FimConfig(Section):
@@ -21,6 +24,12 @@ class FimConfig(Section):
     """Share of documents rearranged."""
     suffix_first: float = Field(default=0.5, ge=0, le=1)
     """Of these, the share in suffix-prefix-middle order; the others are prefix-suffix-middle."""
+    spans: float = Field(default=0.0, ge=0, le=1)
+    """Of these, the share whose middle is a loop nest, directive, kernel or body of a function, where the
+    document has one; each kind it has is as likely. The others are cut anywhere."""
+    cuts: Literal["token", "character"] = "token"
+    """Where a document may be cut: between tokens, or between any two characters. Then a cut token is encoded
+    anew with those beside it."""
 
 
 @dataclass(frozen=True)
@@ -33,14 +42,25 @@ class FimTokens:
     prefix: int
     suffix: int
     middle: int
+    pad: int = -1
+    """Fills what packing leaves empty; -1 where nothing is packed."""
 
 
-def rearrange(tokens: Tokens, sample: int, config: FimConfig, marks: FimTokens, seed: int) -> Tokens:
+def rearrange(
+    tokens: Tokens,
+    sample: int,
+    config: FimConfig,
+    marks: FimTokens,
+    seed: int,
+    spans: Spans | None = None,
+    cutter: Cutter | None = None,
+) -> Tokens:
     """Rearrange some documents of one sequence; the same length comes out, the surplus is cut at the end.
 
     Each document's content (after its `<content>` mark, or from the start of a sequence that begins inside
     one) is cut at two places into prefix, middle and suffix. What is drawn depends on the seed, the sample
-    number and the document's place in the sequence only.
+    number and the document's place in the sequence only. `spans` are needed for `config.spans`, `cutter` for
+    cuts between characters.
     """
     if config.rate == 0:
         return tokens
@@ -50,11 +70,14 @@ def rearrange(tokens: Tokens, sample: int, config: FimConfig, marks: FimTokens, 
     pieces: list[Tokens] = []
     done = 0
     for number, (start, stop) in enumerate(content_spans(tokens, marks)):
-        draws = _uniform(derive_key(seed, "fim", sample, number), 4)
+        draws = _uniform(derive_key(seed, "fim", sample, number), 7)
         if draws[0] >= config.rate or stop - start < 3:
             continue
-        first, second = sorted(start + int(draw * (stop - start + 1)) for draw in draws[1:3])
-        prefix, middle, suffix = tokens[start:first], tokens[first:second], tokens[second:stop]
+        span = (
+            _choose(spans, start, stop, draws[5:]) if spans is not None and draws[4] < config.spans else None
+        )
+        cuts = Cuts(draws[1], draws[2], span)
+        prefix, middle, suffix = (cutter or _PLAIN).cut(tokens[start:stop], cuts)
         pieces.append(tokens[done:start])
         if draws[3] < config.suffix_first:
             pieces += [prefix_mark, suffix_mark, suffix, middle_mark, prefix, middle]
@@ -62,6 +85,17 @@ def rearrange(tokens: Tokens, sample: int, config: FimConfig, marks: FimTokens, 
             pieces += [prefix_mark, prefix, suffix_mark, suffix, middle_mark, middle]
         done = stop
     return np.concatenate([*pieces, tokens[done:]])[: len(tokens)]
+
+
+def _choose(spans: Spans, start: int, stop: int, draws: list[float]) -> tuple[int, int, int, int] | None:
+    """One of the spans inside a document's visible content, from its start: first a kind, then one of it."""
+    inside = spans[(spans["start"] >= start) & (spans["stop"] <= stop)]
+    if not len(inside):
+        return None
+    kinds = np.unique(inside["kind"])
+    alike = inside[inside["kind"] == kinds[int(draws[0] * len(kinds))]]
+    chosen = alike[int(draws[1] * len(alike))]
+    return int(chosen["start"]) - start, int(chosen["stop"]) - start, int(chosen["head"]), int(chosen["tail"])
 
 
 def content_spans(tokens: Tokens, marks: FimTokens) -> list[tuple[int, int]]:
@@ -81,3 +115,6 @@ def _uniform(key: int, count: int) -> list[float]:
     """`count` numbers in [0, 1) from a key."""
     words = keyed_hash(np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), key)
     return [float(word) / 2.0**64 for word in words >> np.uint64(11) << np.uint64(11)]
+
+
+_PLAIN = Cutter()

@@ -57,11 +57,11 @@ def discover_world(environment: Mapping[str, str]) -> World:
     the scheduler promised.
     """
     rank, size, local_rank = _place(environment) or (0, 1, 0)
-    _check_promise(environment, size)
+    check_promise(environment, size)
     job_id = environment.get("SLURM_JOB_ID", environment.get("PBS_JOBID", environment.get("FLUX_JOB_ID", "")))
     address, port = _meeting_point(environment, rank, size, job_id) if size > 1 else ("127.0.0.1", 0)
     if address.startswith(_LOOPBACK) and _spans_nodes(environment, rank, size):
-        raise _everywhere(
+        raise everywhere(
             f"MASTER_ADDR is {address}, which every node takes for itself, but the {size} ranks are on "
             "several nodes; unset it, or set it to a name of rank 0's node that the others can reach"
         )
@@ -78,9 +78,14 @@ def rank_of(environment: Mapping[str, str]) -> int:
     return (_place(environment) or (0, 1, 0))[0]
 
 
+def size_of(environment: Mapping[str, str]) -> int:
+    """The number of ranks that the launcher says it started, 1 if this process was started alone."""
+    return (_place(environment) or (0, 1, 0))[1]
+
+
 def is_placed(environment: Mapping[str, str]) -> bool:
     """Whether a launcher started this process as one of several ranks."""
-    return (_place(environment) or (0, 1, 0))[1] > 1
+    return size_of(environment) > 1
 
 
 def promised_tasks(environment: Mapping[str, str]) -> int:
@@ -93,18 +98,22 @@ def promised_tasks(environment: Mapping[str, str]) -> int:
     return max([1, *(_whole_number(environment, name) for name in names)])
 
 
-def _check_promise(environment: Mapping[str, str], size: int) -> None:
-    """Refuse the silent N worlds of one: a launcher and an MPI that do not know each other make them."""
+def check_promise(environment: Mapping[str, str], size: int) -> None:
+    """Refuse the silent N worlds of one: a launcher and an MPI that do not know each other make them.
+
+    Raises LaunchError if `size` is one and the scheduler promised more.
+    """
     promised = promised_tasks(environment)
     if size > 1 or promised == 1 or "RANK" in environment:
         return
-    raise _everywhere(
+    raise everywhere(
         f"the scheduler promised {promised} tasks, but this process is a world of one: start it by srun "
         "(with --mpi= of your MPI, if you use one), as slurm/*.sh do, or by --ranks N on one node"
     )
 
 
-def _everywhere(message: str) -> LaunchError:
+def everywhere(message: str) -> LaunchError:
+    """A LaunchError that every rank finds by itself, so that rank 0's message is enough."""
     error = LaunchError(message)
     error.everywhere = True
     return error

@@ -50,18 +50,13 @@ def write_page(run: Path, html: Path) -> None:
     page = render_page(record, summary)
     with disk_errors(html):
         html.parent.mkdir(parents=True, exist_ok=True)
-        _publish(html.with_suffix(".png"), png(overview))
-        _publish(html, page.encode("utf-8", "replace"))
+        publish(html.with_suffix(".png"), png(overview))
+        publish(html, page.encode("utf-8", "replace"))
 
 
 def render_page(record: RunRecord, summary: Summary) -> str:
     """The HTML text of a report; everything that comes from files is escaped."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        count=words.count, size=words.size, decimal=words.decimal, moment=words.moment, duration=duration
-    )
+    environment = page_environment()
     return environment.from_string(PAGE).render(
         summary=summary,
         subtitle=_subtitle(summary),
@@ -78,6 +73,17 @@ def render_page(record: RunRecord, summary: Summary) -> str:
         config=record.config_text,
         version=__version__,
     )
+
+
+def page_environment() -> Environment:
+    """Templates that escape what comes from files, stop at a name they do not know, and write numbers."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(
+        count=words.count, size=words.size, decimal=words.decimal, moment=words.moment, duration=duration
+    )
+    return environment
 
 
 def fold_events(events: list[Record]) -> list[EventRow]:
@@ -129,11 +135,15 @@ def _subtitle(summary: Summary) -> str:
 
 
 def _data(picture: Any, record: RunRecord, theme: Theme) -> str:
-    """A picture as a data URI."""
-    return "data:image/png;base64," + base64.b64encode(png(draw_one(picture, record, theme))).decode("ascii")
+    return data_uri(png(draw_one(picture, record, theme)))
 
 
-def _publish(path: Path, content: bytes) -> None:
+def data_uri(picture: bytes) -> str:
+    """A PNG as an address that holds it."""
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
+
+
+def publish(path: Path, content: bytes) -> None:
     """Replace a file so that a reader sees the old content or the new, never a part."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     try:

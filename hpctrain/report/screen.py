@@ -18,6 +18,7 @@ from hpctrain.report.words import change, count, decimal, moment, plain, plural,
 
 _WIDTH = 100
 _LANGUAGES_SHOWN = 10
+_EPOCHS_SHOWN = 6
 _RESTARTS_SHOWN = 4
 _STYLES: dict[State, str] = {
     "finished": "bold green", "running": "bold blue", "stopped": "bold yellow",
@@ -61,6 +62,11 @@ def model_facts(summary: Summary) -> list[tuple[str, str]]:
         loss = f"loss {decimal(summary.first_loss)} → {decimal(summary.last_loss)} nats/token"
         facts.append(("training", f"{loss}; {count(summary.tokens_seen)} tokens{speed}{took}"))
     facts.append(("data", summary.shards_problem or str(summary.shards)))
+    if summary.epochs:
+        most = sorted(summary.epochs.items(), key=lambda item: -item[1])
+        shown = [f"{name} {epochs:.2f}" for name, epochs in most[:_EPOCHS_SHOWN]]
+        more = f", {len(most) - len(shown)} more" if len(most) > len(shown) else ""
+        facts.append(("epochs", ", ".join(shown) + more))
     if summary.evaluated_step is not None:
         latest = f" → {summary.evaluated_step:,}" if summary.evaluated_step else ""
         facts.append(("held out", f"measured on files that no step reads, at step 0{latest}"))

@@ -71,6 +71,9 @@ class Summary:
     """Training loss of the latest step, nats per token."""
     tokens_seen: int | None
     """Training tokens up to the latest step."""
+    epochs: dict[str, float]
+    """How often the training text of each source has been seen up to the latest step; of each part of the
+    mixture where the shards do not know sources. Empty where the run did not tell."""
     tokens_per_second: float | None
     """Median over the steps since the ranks or the layout last changed, all ranks together."""
     step_seconds_total: float
@@ -144,6 +147,7 @@ def summarize_record(record: RunRecord) -> Summary:
         first_loss=losses[0] if losses else None,
         last_loss=losses[-1] if losses else None,
         tokens_seen=int(tokens[-1]) if tokens else None,
+        epochs=_epochs(record, start),
         tokens_per_second=_throughput(record),
         step_seconds_total=sum(record.series("step_seconds")[1]),
         evaluated_step=evaluations[-1]["step"] if evaluations else None,
@@ -156,6 +160,13 @@ def summarize_record(record: RunRecord) -> Summary:
         repeats_saw_same_data=same_data,
         **_places(record),
     )
+
+
+def _epochs(record: RunRecord, start: dict[str, Any]) -> dict[str, float]:
+    """What the latest start foresaw for the whole run, up to the latest step."""
+    foreseen: dict[str, float] = start.get("source_epochs") or start.get("epochs") or {}
+    done = record.step / max(1, record.setting("train.steps") or 1)
+    return {name: round(epochs * done, 4) for name, epochs in foreseen.items()}
 
 
 def _throughput(record: RunRecord) -> float | None:

@@ -1,16 +1,9 @@
-"""The HTML of a report, as a Jinja template. It is text of the program, so it travels in a module."""
+"""The HTML of a report, as a Jinja template, and the style of all pages.
 
-PAGE = """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ summary.name }}: what the run did</title>
-<style>
+They are text of the program, so they travel in a module.
+"""
+
+STYLE = """\
 :root { --paper: #fff; --page: #f4f5f7; --ink: #1d2530; --muted: #5b6675; --line: #e2e5ea; --accent: #0072b2;
   --good: #00734f; --warn: #9a5b00; --bad: #b3361b; }
 @media (prefers-color-scheme: dark) {
@@ -55,7 +48,24 @@ tfoot * { color: var(--muted); }
 code, pre { font: 0.85rem/1.55 ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; }
 pre { margin: 0; white-space: pre-wrap; overflow-wrap: anywhere; }
 footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
-</style>
+"""
+"""What pages look like, in light and in dark."""
+
+PAGE = (
+    """\
+<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy"
+  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<title>{{ summary.name }}: what the run did</title>
+<style>
+"""
+    + STYLE
+    + """</style>
 </head>
 <body>
 <main>
@@ -186,3 +196,4 @@ Files, size and tokens count the training split.</p>
 </body>
 </html>
 """
+)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ import sentencepiece
 
 from hpctrain.errors import DataError
 from hpctrain.manifest import find_damage, read_manifest
+from hpctrain.tokenizer.cuts import SafeCuts
 
 TOKENIZER_KIND = "tokenizer"
 TOKENIZER_FORMAT = 1
@@ -93,6 +95,7 @@ class Tokenizer:
         self._bytes_of_id = [_piece_bytes(self.processor, id_, piece) for id_, piece in enumerate(pieces)]
         self.token_bytes: npt.NDArray[np.uint16] = np.array([len(b) for b in self._bytes_of_id], np.uint16)
         self._id_of_byte = _find_byte_ids(self.processor, self._bytes_of_id)
+        self._cuts = SafeCuts(self._bytes_of_id)
 
     @classmethod
     def load(cls, directory: Path) -> Tokenizer:
@@ -122,8 +125,16 @@ class Tokenizer:
         """
         runs = [_split_runs(content) for content in contents]
         texts = [run for parts in runs for run in parts[::2]]
-        encoded = iter(self.processor.encode(texts, return_type="numpy", num_threads=num_threads))
+        encoded = iter(self._encode_texts(texts, num_threads))
         return [self._join_runs(parts, encoded) for parts in runs]
+
+    def _encode_texts(self, texts: Sequence[bytes], num_threads: int) -> list[npt.NDArray[np.int32]]:
+        """Ids of each text, encoded in parts where that makes no difference."""
+        parts = [self._cuts.split(text) for text in texts]
+        flat = [part for group in parts for part in group]
+        encoded = iter(self.processor.encode(flat, return_type="numpy", num_threads=num_threads))
+        grouped = (list(islice(encoded, len(group))) for group in parts)
+        return [group[0] if len(group) == 1 else np.concatenate(group) for group in grouped]
 
     def _join_runs(self, parts: list[bytes], encoded: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         arrays = [next(encoded)]

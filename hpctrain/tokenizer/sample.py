@@ -12,51 +12,75 @@ from hpctrain.tokenizer.codec import SPACE_SIGN
 
 _HELD_OUT_ONE_IN = 64
 _HELD_OUT_BYTES = 1 << 20
+_UNKNOWN_SIGN = "\u2585"  # SentencePiece would skip the whole text that holds it
 
 
 @dataclass(frozen=True)
 class Sample:
     """What was drawn, by language."""
 
-    training: dict[str, list[str]]
-    """Texts to train on. What a SentencePiece model cannot learn (invalid UTF-8, U+2581) is left out."""
+    training: dict[str, list[bytes]]
+    """UTF-8 texts to train on. What a model cannot learn (invalid UTF-8, U+2581, U+2585) is left out."""
     held_out: dict[str, list[bytes]]
     """Whole documents to measure on, at most 1 MiB or one document a language; never trained on."""
 
 
 def draw_sample(
-    documents: Iterable[tuple[str, bytes]], sample_bytes: int, exponent: float, seed: int
+    documents: Iterable[tuple[str, bytes]],
+    sample_bytes: int,
+    balance: float | Mapping[str, float],
+    seed: int,
+    sizes: Mapping[str, int] | None = None,
 ) -> Sample:
-    """Draw at most `sample_bytes` to train on from (language, content) pairs.
+    """Draw at most `sample_bytes` to train on from (language, content) pairs, which are read once.
 
-    A language's share is proportional to its bytes raised to `exponent`: 1 keeps the corpus's own balance,
-    0 gives all the same, and what a small language cannot fill goes to the others. Documents are drawn by a
-    seeded hash of their content, so their order does not matter; the last of a language is cut at its share,
-    and one in 64 is held out. One pass; keeps at most about `sample_bytes` of each language in memory.
+    `balance` is that of `language_shares`. Documents are drawn by a seeded hash of their content, so their
+    order does not matter; the last of a language is cut at its share, and one in 64 is held out. `sizes` are
+    the bytes of each language among the documents. With them, about `sample_bytes` are held in memory;
+    without, as much of each language, since they are only known at the end.
     """
+    limits = None if sizes is None else language_shares(sizes, sample_bytes, balance)
     training: dict[str, _Reservoir] = {}
     held_out: dict[str, _Reservoir] = {}
     for language, content in documents:
         key = xxhash.xxh3_64_intdigest(content, seed)
-        group, limit = (training, sample_bytes) if key % _HELD_OUT_ONE_IN else (held_out, _HELD_OUT_BYTES)
-        group.setdefault(language, _Reservoir(limit)).add(key, content)
-    shares = language_shares({name: r.seen_bytes for name, r in training.items()}, sample_bytes, exponent)
+        if key % _HELD_OUT_ONE_IN == 0:
+            held_out.setdefault(language, _Reservoir(_HELD_OUT_BYTES)).add(key, content)
+        else:
+            limit = sample_bytes if limits is None else limits.get(language, 0)
+            training.setdefault(language, _Reservoir(limit)).add(key, content)
+    seen = {name: reservoir.seen_bytes for name, reservoir in training.items()}
+    shares = language_shares(seen, sample_bytes, balance) if limits is None else limits
     return Sample(
         training={
-            language: _texts(training[language].contents(), share) for language, share in shares.items()
+            language: _texts(training.pop(language).contents(), share)  # not twice in memory at once
+            for language, share in shares.items()
+            if language in training
         },
         held_out={language: held_out[language].contents() for language in sorted(held_out)},
     )
 
 
-def language_shares(sizes: Mapping[str, int], budget: int, exponent: float) -> dict[str, int]:
-    """Split `budget` bytes in proportion to size ** exponent; no share exceeds its size. Sorted by name."""
+def language_shares(
+    sizes: Mapping[str, int], budget: int, balance: float | Mapping[str, float]
+) -> dict[str, int]:
+    """Split `budget` bytes over languages; no share exceeds its language's size. Sorted by name.
+
+    `balance` is an exponent, and shares go with size ** exponent: 1 keeps the sizes' own balance, 0 gives all
+    the same. Or it is the weight of each language; one without a weight gets nothing. What a small language
+    cannot fill goes to the others.
+    """
     shares: dict[str, int] = {}
-    unfilled = {name: size for name, size in sizes.items() if size > 0}
+    weights = (
+        {name: balance.get(name, 0.0) for name in sizes}
+        if isinstance(balance, Mapping)
+        else {name: float(size) ** balance for name, size in sizes.items()}
+    )
+    unfilled = {name: size for name, size in sizes.items() if size > 0 and weights[name] > 0}
     while unfilled:
         left = max(0, budget - sum(shares.values()))
-        weights = {name: float(size) ** exponent for name, size in unfilled.items()}
-        wanted = {name: int(left * weight / sum(weights.values())) for name, weight in weights.items()}
+        total = sum(weights[name] for name in unfilled)
+        wanted = {name: int(left * (weights[name] / total)) for name in unfilled}
         filled = {name: size for name, size in unfilled.items() if size <= wanted[name]}
         shares |= filled or wanted
         unfilled = {name: size for name, size in unfilled.items() if filled and name not in filled}
@@ -64,7 +88,7 @@ def language_shares(sizes: Mapping[str, int], budget: int, exponent: float) -> d
 
 
 class _Reservoir:
-    """Keeps the contents of smallest key, up to a number of bytes (and at least one)."""
+    """Keeps the contents of smallest key, up to a number of bytes (and the one that goes over it)."""
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
@@ -75,7 +99,7 @@ class _Reservoir:
         self.seen_bytes += len(content)
         self.kept_bytes += len(content)
         heapq.heappush(self.heap, (-key, content))
-        while self.kept_bytes - len(self.heap[0][1]) >= self.limit_bytes:
+        while self.heap and self.kept_bytes - len(self.heap[0][1]) >= self.limit_bytes:
             self.kept_bytes -= len(heapq.heappop(self.heap)[1])
 
     def contents(self) -> list[bytes]:
@@ -83,11 +107,12 @@ class _Reservoir:
         return [content for _, content in sorted(self.heap, reverse=True)]
 
 
-def _texts(contents: Iterable[bytes], limit_bytes: int) -> list[str]:
+def _texts(contents: Iterable[bytes], limit_bytes: int) -> list[bytes]:
     texts = []
     for content in contents:
         if limit_bytes <= 0:
             break
-        texts.append(content[:limit_bytes].decode("utf-8", "ignore").replace(SPACE_SIGN, ""))
+        text = content[:limit_bytes].decode("utf-8", "ignore")
+        texts.append(text.replace(SPACE_SIGN, "").replace(_UNKNOWN_SIGN, "").encode())
         limit_bytes -= len(content)
     return texts

@@ -12,7 +12,7 @@ from hpctrain.checkpoint.config import CheckpointConfig
 from hpctrain.config import Section, fingerprint
 from hpctrain.engine.base import OptimizerConfig, Precision
 from hpctrain.errors import ConfigError
-from hpctrain.loader.mixture import DataConfig
+from hpctrain.loader.mixture import DataConfig, data_identity
 from hpctrain.manifest import Manifest
 from hpctrain.model.config import ModelConfig
 from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layout_problems
@@ -116,8 +116,7 @@ def identity(config: RunConfig, shards: Manifest) -> dict[str, str]:
         "data.shards": shards.fingerprint,
         "tokenizer": shards.inputs["tokenizer"],
         "data.sequence_length": str(config.data.sequence_length),
-        "data.mixture": fingerprint(config.data.mixture),
-        "data.fim": fingerprint(config.data.fim),
+        **data_identity(config.data),
         "model": fingerprint(shape),
         "run.seed": str(config.run.seed),
     }

@@ -16,7 +16,7 @@ from hpctrain.engine.base import Engine, StepResult
 from hpctrain.errors import HpctrainError, NumericalError, StoppedByHand, StoppedEarly
 from hpctrain.loader.batches import StepData
 from hpctrain.parallel.watch import Watch
-from hpctrain.progress import Progress, progress
+from hpctrain.progress import Progress, progress, tell_batch_script
 from hpctrain.train.brake import Brake
 from hpctrain.train.config import RunConfig
 from hpctrain.train.data import TrainingData
@@ -116,6 +116,8 @@ class Loop:
         if "first_step" not in self.clock.parts:
             self.clock.mark("first_step")
             self.journal.event("ready", step, startup_seconds=self.clock.parts)
+            if self.engine.topology.rank == 0:
+                tell_batch_script("ready")
         return agreed
 
     def _record(self, record: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from hpctrain.config import dump_yaml, read_yaml
 from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
 from hpctrain.errors import HpctrainError
+from hpctrain.loader.mixture import describe_epochs
 from hpctrain.manifest import is_finished, write_atomically
 from hpctrain.model.attention import choose_attention
 from hpctrain.model.transformer import build_layers, layer_costs
@@ -183,6 +184,8 @@ def _introduce(
     details: dict[str, Any] = {
         "parameters": parameters, "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
+        "epochs": {each.name: each.epochs for each in data.epochs},
+        "source_epochs": {each.name: each.epochs for each in data.source_epochs},
     }  # fmt: skip
     journal.event("start", step, series=journal.world.series, **details)
     log.info("start: %s", details)
@@ -192,3 +195,4 @@ def _introduce(
             f"{journal.world.size} {device.type} ranks, ZeRO {config.parallel.zero_stage}, "
             f"{config.parallel.pipeline_stages} pipeline stages"
         )
+        say(f"epochs of the whole run: {describe_epochs(data.epochs, data.source_epochs)}")

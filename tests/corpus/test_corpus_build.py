@@ -1,14 +1,13 @@
 """The whole way: configs and source trees in, a corpus and its ledger out."""
 
-import json
 import os
 import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from typing import Any
 
 import pytest
+from small_corpus import c_file, directory, dropped, fortran_file, ledger, make_config, make_tree
 
 from hpctrain.config import load_config
 from hpctrain.corpus.build import CorpusConfig, build_corpus
@@ -17,76 +16,29 @@ from hpctrain.corpus.show import describe, verify
 from hpctrain.errors import ConfigError, DataError
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "corpus"
-C = b"""\
-/* SPDX-License-Identifier: MIT */
-int weighted_sum%d(int first, int second)
-{
-    return first + second + %d;
-}
-"""
-FORTRAN = b"""\
-      subroutine scale%d(values, count)
-      integer count
-      real values(count)
-      call check(values, count, %d)
-      end
-"""
-
-
-def _c(number: int) -> bytes:
-    return C % (number, number)
-
-
-def _fortran(number: int) -> bytes:
-    return FORTRAN % (number, number)
-
-
-def _tree(root: Path, files: dict[str, bytes]) -> Path:
-    for name, content in files.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    return root
-
-
-def _config(*sources: dict[str, Any], **sections: Any) -> CorpusConfig:
-    return CorpusConfig.model_validate({"sources": list(sources), **sections})
-
-
-def _directory(root: Path, name: str = "tree", **settings: Any) -> dict[str, Any]:
-    return {"name": name, "kind": "directory", "path": str(root), **settings}
-
-
-def _ledger(corpus: Path, source: str = "tree") -> dict[str, Any]:
-    ledger: dict[str, Any] = json.loads((corpus / "ledger.json").read_text())
-    return dict(ledger["sources"][source])
-
-
-def _dropped(corpus: Path, source: str = "tree") -> dict[str, int]:
-    return {reason: tally["files"] for reason, tally in _ledger(corpus, source)["dropped"].items()}
 
 
 def test_every_file_is_kept_or_counted_with_a_reason(tmp_path: Path) -> None:
-    root = _tree(
+    root = make_tree(
         tmp_path / "tree",
         {
-            "a/kept.c": _c(1),
-            "a/same.c": _c(1),
+            "a/kept.c": c_file(1),
+            "a/same.c": c_file(1),
             "a/text.txt": b"words\n",
             "a/object.c": b"\x7fELF\0\0\0" + bytes(200),
             "a/tiny.c": b";\n",
-            "a/large.c": _c(2) + b"/* " + b"text " * 1000 + b"*/\n",
-            "a/made.c": b"/* DO NOT EDIT */\n" + _c(3),
-            "a/unlicensed.f": _fortran(1),
+            "a/large.c": c_file(2) + b"/* " + b"text " * 1000 + b"*/\n",
+            "a/made.c": b"/* DO NOT EDIT */\n" + c_file(3),
+            "a/unlicensed.f": fortran_file(1),
             "b/LICENSE": b"Boost Software License - Version 1.0 - August 17th, 2003\n",
-            "b/sub/licensed.f": _fortran(2),
-            "c/gpl.c": _c(4).replace(b"MIT", b"GPL-3.0-only"),
+            "b/sub/licensed.f": fortran_file(2),
+            "c/gpl.c": c_file(4).replace(b"MIT", b"GPL-3.0-only"),
         },
     )
     (root / "a" / "link.c").symlink_to("kept.c")
     os.mkfifo(root / "a" / "pipe.c")
-    config = _config(
-        _directory(root), filters={"max_bytes": 2000}, licences={"allow": ["MIT", "BSL-1.0"]},
+    config = make_config(
+        directory(root), filters={"max_bytes": 2000}, licences={"allow": ["MIT", "BSL-1.0"]},
         split={"validation_share": 0},
     )  # fmt: skip
     manifest = build_corpus(config, tmp_path / "corpus")
@@ -95,94 +47,103 @@ def test_every_file_is_kept_or_counted_with_a_reason(tmp_path: Path) -> None:
         ("a/kept.c", "c", "MIT"),
         ("b/sub/licensed.f", "fortran-fixed", "BSL-1.0"),
     ]
-    assert _dropped(tmp_path / "corpus") == {
+    assert dropped(tmp_path / "corpus") == {
         "binary": 1, "duplicate": 1, "generated": 1, "language": 2, "licence not allowed": 1,
         "licence unknown": 1, "link": 1, "too large": 1, "too small": 1, "unreadable": 1,
     }  # fmt: skip
-    ledger = _ledger(tmp_path / "corpus")
-    assert ledger["seen"]["files"] == len(documents) + sum(_dropped(tmp_path / "corpus").values())
-    assert manifest.counts["documents"] == {"train": {"c": 1, "fortran-fixed": 1}, "validation": {}}
-    assert manifest.counts["licences"] == {"BSL-1.0": len(_fortran(2)), "MIT": len(_c(1))}
+    counts = ledger(tmp_path / "corpus")
+    assert counts["seen"]["files"] == len(documents) + sum(dropped(tmp_path / "corpus").values())
+    assert manifest.counts["documents"] == {
+        "train": {"c": 1, "fortran-fixed": 1},
+        "validation": {},
+        "test": {},
+    }
+    assert manifest.counts["licences"] == {"BSL-1.0": len(fortran_file(2)), "MIT": len(c_file(1))}
     assert set(manifest.inputs) == {"config", "sources"}
 
 
 def test_equal_inputs_give_equal_bytes(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {f"d{i % 7}/f{i}.c": _c(i) for i in range(60)})
-    config = _config(_directory(root))
+    root = make_tree(tmp_path / "tree", {f"d{i % 7}/f{i}.c": c_file(i) for i in range(60)})
+    config = make_config(directory(root))
     build_corpus(config, tmp_path / "one")
     build_corpus(config, tmp_path / "two")
     names = sorted(path.name for path in (tmp_path / "one").iterdir())
-    assert names == ["documents-00000.h5", "ledger.json", "manifest.json"]
+    tables = ["duplicates-00000.parquet", "verdicts-00000.parquet"]
+    assert names == ["documents-00000.h5", tables[0], "ledger.json", "manifest.json", tables[1]]
     for name in names:
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_finished_corpus_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    root = _tree(tmp_path / "tree", {"a/x.c": _c(1)})
+    root = make_tree(tmp_path / "tree", {"a/x.c": c_file(1)})
     out = tmp_path / "corpus"
-    first = build_corpus(_config(_directory(root)), out)
+    first = build_corpus(make_config(directory(root)), out)
     before = (out / "manifest.json").stat().st_mtime_ns
-    assert build_corpus(_config(_directory(root)), out) == first
+    assert build_corpus(make_config(directory(root)), out) == first
     assert "up to date" in capsys.readouterr().err
     assert (out / "manifest.json").stat().st_mtime_ns == before
-    (root / "a" / "y.c").write_bytes(_c(2))
+    (root / "a" / "y.c").write_bytes(c_file(2))
     with pytest.raises(DataError, match=r"another sources; remove it or choose another directory"):
-        build_corpus(_config(_directory(root)), out)
+        build_corpus(make_config(directory(root)), out)
     with pytest.raises(DataError, match="another config"):
-        build_corpus(_config(_directory(root), filters={"min_bytes": 1}), out)
+        build_corpus(make_config(directory(root), filters={"min_bytes": 1}), out)
     assert len(list(read_documents(out))) == 1
 
 
 def test_empty_corpus_says_why(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {"a/x.f": _fortran(1), "a/y.txt": b"text\n"})
-    config = _config(_directory(root), _directory(tmp_path / "no", "absent", optional=True))
+    root = make_tree(tmp_path / "tree", {"a/x.f": fortran_file(1), "a/y.txt": b"text\n"})
+    config = make_config(directory(root), directory(tmp_path / "no", "absent", optional=True))
     with pytest.raises(DataError, match=r"(?s)tree: 2 files seen; 1 language, 1 licence unknown.*absent"):
         build_corpus(config, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
 
 
 def test_first_source_wins_a_duplicate(tmp_path: Path) -> None:
-    one = _tree(tmp_path / "one", {"z/z.c": _c(1)})
-    two = _tree(tmp_path / "two", {"a/a.c": _c(1), "a/b.c": _c(2)})
-    config = _config(_directory(one, "one"), _directory(two, "two"))
+    one = make_tree(tmp_path / "one", {"z/z.c": c_file(1)})
+    two = make_tree(tmp_path / "two", {"a/a.c": c_file(1), "a/b.c": c_file(2)})
+    config = make_config(directory(one, "one"), directory(two, "two"))
     build_corpus(config, tmp_path / "corpus")
     assert [(d.source, d.path) for d in read_documents(tmp_path / "corpus")] == [
         ("one", "z/z.c"),
         ("two", "a/b.c"),
     ]
-    assert _dropped(tmp_path / "corpus", "two") == {"duplicate": 1}
+    assert dropped(tmp_path / "corpus", "two") == {"duplicate": 1}
 
 
 def test_cap_takes_an_even_sample(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {f"{chr(97 + i % 20)}/f{i:03}.c": _c(100 + i) for i in range(200)})
+    root = make_tree(
+        tmp_path / "tree", {f"{chr(97 + i % 20)}/f{i:03}.c": c_file(100 + i) for i in range(200)}
+    )
     total = sum(path.stat().st_size for path in root.rglob("*.c"))
-    build_corpus(_config(_directory(root, max_bytes=total // 2)), tmp_path / "corpus")
+    build_corpus(make_config(directory(root, max_bytes=total // 2)), tmp_path / "corpus")
     documents = list(read_documents(tmp_path / "corpus"))
     assert total * 0.45 < sum(len(d.content) for d in documents) <= total // 2
     assert len({d.path[0] for d in documents}) == 20  # not only the first letters of the alphabet
-    assert _dropped(tmp_path / "corpus") == {"over max_bytes": 200 - len(documents)}
+    assert dropped(tmp_path / "corpus") == {"over max_bytes": 200 - len(documents)}
 
 
 def test_cap_of_an_archive(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {f"f{i}.c": _c(100 + i) for i in range(20)})
+    root = make_tree(tmp_path / "tree", {f"f{i}.c": c_file(100 + i) for i in range(20)})
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as tar:
         tar.add(root, "x")
     source = {"name": "x", "kind": "archives", "path": str(tmp_path / "x.tar.gz"), "max_bytes": 1000}
-    build_corpus(_config(source), tmp_path / "corpus")
+    build_corpus(make_config(source), tmp_path / "corpus")
     assert 500 < sum(len(d.content) for d in read_documents(tmp_path / "corpus")) <= 1000
 
 
 def test_declared_licence_yields_to_the_files_own(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {"a/x.c": _c(1), "a/y.f": _fortran(1), "a/LICENSE": b"MIT License\n"})
-    build_corpus(_config(_directory(root, licence="bsd-3-clause")), tmp_path / "corpus")
+    root = make_tree(
+        tmp_path / "tree", {"a/x.c": c_file(1), "a/y.f": fortran_file(1), "a/LICENSE": b"MIT License\n"}
+    )
+    build_corpus(make_config(directory(root, licence="bsd-3-clause")), tmp_path / "corpus")
     licences = {d.path: d.licence for d in read_documents(tmp_path / "corpus")}
     assert licences == {"a/x.c": "MIT", "a/y.f": "BSD-3-Clause"}
 
 
 def test_families_do_not_span_splits(tmp_path: Path) -> None:
-    files = {f"d{i}/{name}.c": _c(10 * i + j) for i in range(100) for j, name in enumerate("abc")}
-    root = _tree(tmp_path / "tree", files)
-    build_corpus(_config(_directory(root), split={"validation_share": 0.2}), tmp_path / "corpus")
+    files = {f"d{i}/{name}.c": c_file(10 * i + j) for i in range(100) for j, name in enumerate("abc")}
+    root = make_tree(tmp_path / "tree", files)
+    build_corpus(make_config(directory(root), split={"validation_share": 0.2}), tmp_path / "corpus")
     splits: dict[str, set[str]] = {}
     documents: list[Document] = list(read_documents(tmp_path / "corpus"))
     for document in documents:
@@ -193,20 +154,20 @@ def test_families_do_not_span_splits(tmp_path: Path) -> None:
 
 
 def test_source_that_does_not_exist(tmp_path: Path) -> None:
-    root = _tree(tmp_path / "tree", {"a/x.c": _c(1)})
-    absent = _directory(tmp_path / "nowhere", "absent")
+    root = make_tree(tmp_path / "tree", {"a/x.c": c_file(1)})
+    absent = directory(tmp_path / "nowhere", "absent")
     with pytest.raises(DataError, match=r"source absent: .*nowhere"):
-        build_corpus(_config(_directory(root), absent), tmp_path / "corpus")
-    build_corpus(_config(_directory(root), {**absent, "optional": True}), tmp_path / "corpus")
-    assert "nowhere" in _ledger(tmp_path / "corpus", "absent")["missing"]["absent"]
+        build_corpus(make_config(directory(root), absent), tmp_path / "corpus")
+    build_corpus(make_config(directory(root), {**absent, "optional": True}), tmp_path / "corpus")
+    assert "nowhere" in ledger(tmp_path / "corpus", "absent")["missing"]["absent"]
 
 
 def test_damaged_archive_leaves_no_corpus(tmp_path: Path) -> None:
     archive = tmp_path / "x.tar.gz"
     with tarfile.open(archive, "w:gz") as tar:
-        tar.add(_tree(tmp_path / "tree", {"x.c": _c(1), "y.c": os.urandom(9000)}), "x")
+        tar.add(make_tree(tmp_path / "tree", {"x.c": c_file(1), "y.c": os.urandom(9000)}), "x")
     archive.write_bytes(archive.read_bytes()[:-2000])
-    config = _config({"name": "x", "kind": "archives", "path": str(archive)})
+    config = make_config({"name": "x", "kind": "archives", "path": str(archive)})
     with pytest.raises(DataError, match=r"x\.tar\.gz: truncated or damaged"):
         build_corpus(config, tmp_path / "corpus")
     assert not (tmp_path / "corpus").exists()
@@ -227,21 +188,21 @@ def test_every_config_error_at_once(tmp_path: Path) -> None:
     problems = "\n".join(caught.value.problems)
     for words in ("did you mean path?", "'internet'", "'MIT or'", "-o=x", "Foo"):
         assert words in problems
-    twice = {"sources": [_directory(tmp_path), _directory(tmp_path)]}
+    twice = {"sources": [directory(tmp_path), directory(tmp_path)]}
     with pytest.raises(ValueError, match="given twice: tree"):
         CorpusConfig.model_validate(twice)
 
 
 def test_show_and_verify(tmp_path: Path) -> None:
-    files = {"a/x.c": _c(1), "a/y.c": _c(2), "a/z.f": _fortran(1), "b/same.c": _c(1)}
+    files = {"a/x.c": c_file(1), "a/y.c": c_file(2), "a/z.f": fortran_file(1), "b/same.c": c_file(1)}
     out = tmp_path / "corpus"
-    absent = _directory(tmp_path / "nowhere", "absent", optional=True)
-    build_corpus(_config(_directory(_tree(tmp_path / "tree", files), licence="ISC"), absent), out)
+    absent = directory(tmp_path / "nowhere", "absent", optional=True)
+    build_corpus(make_config(directory(make_tree(tmp_path / "tree", files), licence="ISC"), absent), out)
     rows = {(row.group, row.name): (row.files, row.bytes) for row in describe(out)}
-    assert rows["language", "c"] == (2, 2 * len(_c(1)))
-    assert rows["licence", "ISC"] == (1, len(_fortran(1)))
-    assert rows["source", "tree"] == (3, sum(map(len, files.values())) - len(_c(1)))
-    assert rows["drop reason", "duplicate"] == (1, len(_c(1)))
+    assert rows["language", "c"] == (2, 2 * len(c_file(1)))
+    assert rows["licence", "ISC"] == (1, len(fortran_file(1)))
+    assert rows["source", "tree"] == (3, sum(map(len, files.values())) - len(c_file(1)))
+    assert rows["drop reason", "duplicate"] == (1, len(c_file(1)))
     assert any(group == "missing" and "nowhere" in name for group, name in rows)
     assert verify(out) == 3
     victim = out / "documents-00000.h5"

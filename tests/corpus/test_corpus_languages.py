@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from hpctrain.corpus.fortran import find_fortran_form
-from hpctrain.corpus.languages import UNDECIDED, find_language, may_be_kept, settle_headers
+from hpctrain.corpus.headers import HeaderVotes
+from hpctrain.corpus.languages import UNDECIDED, find_companion, find_language, may_be_kept
 
 FIXED = b"""\
 C     Scale a vector
@@ -34,6 +35,9 @@ FREE_INDENTED_BY_5 = b"module m\n     implicit none\n     real :: a = 1 &\n     
 BOTH_FORMS = (
     b"      subroutine s(a,                                                   &\n     &   b)\n      end\n"
 )
+FREE_WITH_COLUMN_6_MARKS = b"      x = a + & ! first\n     &    b\n      end\n"
+FREE_WITH_LATE_AMPERSAND = b"      subroutine s(a,".ljust(72) + b"&\n           b)\n      end\n"
+FIXED_UNDER_C_COMMENT = b"/* Licence:\n   as you like */\n      x = a +\n     &    b\n      end\n"
 TABBED_FIXED = b"\tprogram p\n\tx = a +\n\t1 b\n\tend\n"
 
 C_HEADER = b"""\
@@ -44,6 +48,24 @@ extern "C" {
 #endif
 int f(void);
 typedef struct a a;
+#endif
+"""
+C_IN_LARGE_COURTESY = b"""\
+#ifdef __cplusplus
+#include <complex>
+typedef std::complex<double> number;
+extern "C" {
+#endif
+typedef struct a a;
+#ifdef __cplusplus
+}
+#endif
+"""
+BOTH_SERVED = b"""\
+#ifdef __cplusplus
+inline void set(a_t handle, const std::string &name, int value) { set_int(handle, name, value); }
+#else
+#define set(a, name, value) set_int(a, name, value)
 #endif
 """
 CPP_HEADER = b"#pragma once\nnamespace a {\nclass B;\n}\n"
@@ -80,6 +102,14 @@ KERNEL = b"__global__ void f(float *x) { x[threadIdx.x] = 0; }\n"
         ("a.F90", FIXED, "fortran-fixed"),
         ("a.f", FREE, "fortran-free"),
         ("a.cuf", FREE, "fortran-free"),
+        ("a.CUF", FREE, "fortran-free"),
+        ("a.F", FREE.replace(b"\n", b"\r\n"), "fortran-free"),
+        ("a.h", C_HEADER.replace(b"\n", b"\r"), "c"),
+        ("a.h", C_IN_LARGE_COURTESY, "c"),
+        ("a.h", BOTH_SERVED, UNDECIDED),
+        ("a.h", BOTH_SERVED.replace(b"#else\n", b"#else\n#error C++ only\n"), "cpp"),
+        ("a.cpp", b"#include <sycl/sycl.hpp>\nint main() { sycl::queue q; }\n", "cpp"),
+        ("a.cpp", b'const char *k = R"(__global__ void f() {})";\n', "cpp"),
         ("a.f", b"\\ a Forth word\n: square ( n -- n ) dup * ;\n: cube dup square * ;\n", None),
         ("mpif.h", b"      integer MPI_COMM_WORLD\n      parameter (MPI_COMM_WORLD=0)\n", "fortran-fixed"),
         ("a.inc", b"      common /blk/ a, b\n      real a, b\n", "fortran-fixed"),
@@ -108,7 +138,11 @@ def test_language(path: str, content: bytes, language: str | None) -> None:
         (FIXED_OPENMP, "fixed"),
         (FREE_CALLS_IN_COLUMN_1, "free"),
         (FREE_INDENTED_BY_5, "free"),
-        (BOTH_FORMS, "fixed"),
+        (FREE_WITH_COLUMN_6_MARKS, "free"),
+        (FREE_WITH_LATE_AMPERSAND, "free"),
+        (FIXED_UNDER_C_COMMENT, "fixed"),
+        (b"cf2py intent(out) a\n      call f(a)\n      end\n", "fixed"),
+        (FREE.replace(b"\n", b"\r"), "free"),
         (TABBED_FIXED, "fixed"),
         (FIXED.replace(b"\n", b"\r\n"), "fixed"),
         (b"#ifdef MPI\n" + FREE + b"#endif\n", "free"),
@@ -121,14 +155,44 @@ def test_form_is_seen_whatever_the_extension_says(presumed: str, content: bytes,
 def test_silent_columns_leave_the_presumption() -> None:
     for presumed in ("fortran-fixed", "fortran-free"):
         assert find_fortran_form(b"      x = 1\n      end\n", presumed) == presumed
+        assert find_fortran_form(BOTH_FORMS, presumed) == presumed
 
 
 def test_undecided_headers_follow_the_closest_directory() -> None:
-    decided = [(f"lib/{name}.cpp", "cpp") for name in "abc"] + [("lib/c/a.c", "c"), ("lib/c/b.c", "c")]
+    votes = HeaderVotes()
+    for name, language in [
+        ("lib/a.cpp", "cpp"),
+        ("lib/b.cpp", "cpp"),
+        ("lib/c.cpp", "cpp"),
+        ("lib/c/a.c", "c"),
+    ]:
+        votes.add(name, language)
+    votes.close()
     headers = ["lib/macros.h", "lib/config/macros.h", "lib/c/macros.h", "other/macros.h"]
-    settled = settle_headers([*decided, *((path, UNDECIDED) for path in headers)])
-    assert settled[: len(decided)] == [language for _, language in decided]
-    assert settled[len(decided) :] == ["cpp", "cpp", "c", "cpp"]
+    assert [votes.settle(path, UNDECIDED) for path in headers] == ["cpp", "cpp", "c", "cpp"]
+    assert votes.settle("lib/macros.h", "c") == "c"
+
+
+@pytest.mark.parametrize(
+    ("path", "companion"),
+    [
+        ("a/CMakeLists.txt", "build"),
+        ("Makefile", "build"),
+        ("src/Makefile.in", "build"),
+        ("GNUmakefile", "build"),
+        ("make.inc.mk", "build"),
+        ("m4/mpi.m4", "build"),
+        ("configure.ac", "build"),
+        ("README", "docs"),
+        ("README.md", "docs"),
+        ("docs/a.rst", "docs"),
+        ("makefile.c", None),
+        ("a.txt", None),
+        ("a.f90", None),
+    ],
+)
+def test_companions_are_told_by_name(path: str, companion: str | None) -> None:
+    assert find_companion(path) == companion
 
 
 def test_hpc_kernels_of_this_project() -> None:

@@ -6,6 +6,7 @@ import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Callable
@@ -14,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from hpctrain.corpus.archives import ArchiveSource, Limits, find_archives, read_archive
-from hpctrain.corpus.debian import find_upstream_archive, open_debian, source_entries
-from hpctrain.corpus.entry import Source
+from hpctrain.corpus.archives import open_archives
+from hpctrain.corpus.debian import find_packaging, find_upstream_archive, open_debian, source_entries
+from hpctrain.corpus.entry import UnitSource
+from hpctrain.corpus.members import Limits
 from hpctrain.corpus.sources import expand
 from hpctrain.corpus.trees import open_directory, open_package
 from hpctrain.errors import DataError
@@ -25,11 +27,11 @@ LIMITS = Limits(member_bytes=1 << 20, total_bytes=1 << 22, members=100)
 FILES = {"p/a.c": b"int a;\n" * 100, "p/b/c.f90": b"end\n" * 500, "p/LICENSE": b"MIT\n"}
 
 
-def _contents(source: Source) -> dict[str, bytes]:
+def _contents(source: UnitSource) -> dict[str, bytes]:
     return {entry.path: entry.read() for entry in source.entries() if not entry.problem}
 
 
-def _problems(source: Source) -> dict[str, str]:
+def _problems(source: UnitSource) -> dict[str, str]:
     return {entry.path: entry.problem for entry in source.entries() if entry.problem}
 
 
@@ -73,6 +75,51 @@ def test_links_special_files_and_version_control(tmp_path: Path) -> None:
     assert _contents(source) == FILES
     links = dict.fromkeys(["out.c", "dangling.c", "loop", "outdir"], "link")
     assert _problems(source) == {**links, "pipe.c": "unreadable"}
+
+
+@pytest.mark.skipif(os.getuid() != 0 or not shutil.which("setpriv"), reason="needs root to give up rights")
+def test_files_without_permission_are_unreadable(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "root")
+    (root / "p/a.c").chmod(0)
+    (root / "p/b").chmod(0)
+    program = (
+        "import sys; from pathlib import Path; from hpctrain.corpus.trees import open_directory\n"
+        "for entry in open_directory(Path(sys.argv[1]), [], []).entries():\n"
+        "    try: print(entry.path, entry.problem or len(entry.read()))\n"
+        "    except OSError as reason: print(entry.path, type(reason).__name__)\n"
+    )
+    rights = "-dac_override,-dac_read_search"
+    done = subprocess.run(
+        ["setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}", sys.executable, "-c", program, root],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.splitlines() == ["p/LICENSE 4", "p/a.c PermissionError", "p/b unreadable"], done.stderr
+
+
+def test_file_that_grows_or_turns_into_a_link_is_not_read(tmp_path: Path) -> None:
+    root = _tree(tmp_path / "root")
+    entries = {entry.path: entry for entry in open_directory(root, [], []).entries()}
+    (root / "p/a.c").write_bytes(b"x" * 100_000)
+    (root / "p/b/c.f90").unlink()
+    (root / "p/b/c.f90").symlink_to("/etc/passwd")
+    for path in ("p/a.c", "p/b/c.f90"):
+        with pytest.raises(OSError):
+            entries[path].read()
+
+
+def test_slices_of_a_tree_change_where_files_change(tmp_path: Path) -> None:
+    for number in range(6000):
+        path = tmp_path / f"d{number % 60:02d}" / f"f{number}.c"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"int x{number};\n")
+    before = open_directory(tmp_path, [], []).units()
+    assert len(before) > 2
+    assert len({unit.key for unit in before}) == len(before)
+    (tmp_path / "d30" / "new.c").write_text("int new;\n")
+    after = open_directory(tmp_path, [], []).units()
+    changed = {unit.fingerprint() for unit in after} - {unit.fingerprint() for unit in before}
+    assert len(changed) == 1
+    assert len([entry for unit in after for entry in unit.entries()]) == 6001
 
 
 def test_root_may_be_a_link(tmp_path: Path) -> None:
@@ -177,7 +224,7 @@ if shutil.which("zstd"):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_archive_round_trip(tmp_path: Path, name: str) -> None:
     archive = ARCHIVES[name](tmp_path / name)
-    source = ArchiveSource(find_archives(tmp_path), LIMITS)
+    source = open_archives(tmp_path, LIMITS)
     assert _contents(source) == {f"x-1.0/{path}": content for path, content in FILES.items()}
     assert source.work_bytes == archive.stat().st_size
 
@@ -185,7 +232,7 @@ def test_archive_round_trip(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_unread_members_are_skipped(tmp_path: Path, name: str) -> None:
     archive = ARCHIVES[name](tmp_path / name)
-    read = {e.path: e.read() for e in read_archive(archive, LIMITS) if e.path.endswith(".f90")}
+    read = {e.path: e.read() for e in open_archives(archive, LIMITS).entries() if e.path.endswith(".f90")}
     assert read == {"x-1.0/p/b/c.f90": FILES["p/b/c.f90"]}
 
 
@@ -197,7 +244,7 @@ def test_truncated_archive_is_named(tmp_path: Path, name: str, share: float) -> 
     content = archive.read_bytes()
     archive.write_bytes(content[: int(len(content) * share)])
     with pytest.raises(DataError, match=f"{name}: truncated or damaged"):
-        _contents(ArchiveSource([archive], LIMITS))
+        _contents(open_archives(archive, LIMITS))
 
 
 def _pack(path: Path, members: dict[str, bytes]) -> Path:
@@ -217,7 +264,7 @@ def test_flipped_bits_are_found(tmp_path: Path, suffix: str) -> None:
     content[len(content) // 2] ^= 1
     archive.write_bytes(content)
     with pytest.raises(DataError, match="truncated or damaged"):
-        _contents(ArchiveSource([archive], LIMITS))
+        _contents(open_archives(archive, LIMITS))
 
 
 def test_members_that_leave_the_archive_and_links(tmp_path: Path) -> None:
@@ -234,7 +281,7 @@ def test_members_that_leave_the_archive_and_links(tmp_path: Path) -> None:
         info = tarfile.TarInfo("device.c")
         info.type = tarfile.CHRTYPE
         tar.addfile(info)
-    source = ArchiveSource([archive], LIMITS)
+    source = open_archives(archive, LIMITS)
     assert _contents(source) == {"x/good.c": b"abc"}
     problems = sorted(_problems(source).values())
     assert problems == ["link"] * 2 + ["unreadable"] + ["unsafe path"] * 5
@@ -246,7 +293,7 @@ def test_zip_members_that_leave_and_links(tmp_path: Path) -> None:
     link.external_attr = 0o120777 << 16
     with zipfile.ZipFile(archive, "a") as file:
         file.writestr(link, "/etc/passwd")
-    source = ArchiveSource([archive], LIMITS)
+    source = open_archives(archive, LIMITS)
     assert _contents(source) == {"x/good.c": b"abc"}
     assert sorted(_problems(source).values()) == ["link", "unsafe path"]
 
@@ -260,12 +307,12 @@ def test_zip_members_that_leave_and_links(tmp_path: Path) -> None:
 def test_bombs_are_refused(tmp_path: Path, name: str, limits: Limits) -> None:
     archive = ARCHIVES[name](tmp_path / name)
     with pytest.raises(DataError, match="bomb"):
-        _contents(ArchiveSource([archive], limits))
+        _contents(open_archives(archive, limits))
 
 
 def test_large_members_are_not_unpacked(tmp_path: Path) -> None:
     archive = _tar(tmp_path / "x.tar.gz", "w:gz", {"big.c": bytes(3 << 20), "small.c": b"int x;\n"})
-    source = ArchiveSource([archive], LIMITS)
+    source = open_archives(archive, LIMITS)
     assert _contents(source) == {"x/small.c": b"int x;\n"}
     assert _problems(source) == {"x/big.c": "too large"}
 
@@ -279,7 +326,7 @@ def test_bomb_in_a_header_is_refused(tmp_path: Path) -> None:
         file.write(info.tobuf(tarfile.PAX_FORMAT))
         file.write(bytes(8 << 20))
     with pytest.raises(DataError, match="bomb"):
-        _contents(ArchiveSource([archive], LIMITS))
+        _contents(open_archives(archive, LIMITS))
 
 
 def test_zip_that_lies_about_its_size(tmp_path: Path) -> None:
@@ -287,17 +334,17 @@ def test_zip_that_lies_about_its_size(tmp_path: Path) -> None:
     content = archive.read_bytes()
     archive.write_bytes(content.replace((100_000).to_bytes(4, "little"), (10).to_bytes(4, "little")))
     with pytest.raises(DataError, match="damaged"):
-        _contents(ArchiveSource([archive], LIMITS))
+        _contents(open_archives(archive, LIMITS))
 
 
 def test_directories_without_archives(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no archive"):
-        find_archives(tmp_path)
+        open_archives(tmp_path, LIMITS)
     with pytest.raises(DataError, match="no such"):
-        find_archives(tmp_path / "nowhere")
+        open_archives(tmp_path / "nowhere", LIMITS)
     (tmp_path / "a.rar").touch()
     with pytest.raises(DataError, match="not an archive"):
-        find_archives(tmp_path / "a.rar")
+        open_archives(tmp_path / "a.rar", LIMITS)
 
 
 # --- Debian -----------------------------------------------------------------------------------------------
@@ -337,20 +384,45 @@ def test_upstream_archive_is_chosen_by_version(tmp_path: Path) -> None:
     assert find_upstream_archive(tmp_path, "other") is None
 
 
+def test_packaging_is_that_of_the_upstream_version(tmp_path: Path) -> None:
+    for name in (
+        "x_1.0-1.debian.tar.xz",
+        "x_1.0-10.debian.tar.xz",
+        "x_1.0-9.debian.tar.xz",
+        "x_2.0-1.debian.tar.xz",
+    ):
+        (tmp_path / name).touch()
+    found = find_packaging(tmp_path / "x_1.0.orig.tar.gz", "x")
+    assert found == tmp_path / "x_1.0-10.debian.tar.xz"
+    assert find_packaging(tmp_path / "native_1.0.tar.gz", "native") is None
+
+
+def test_cache_without_packaging_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _tar(tmp_path / "x_1.0.orig.tar.gz", "w:gz")
+    source = open_debian(["x"], tmp_path, LIMITS, skip_missing=False)
+    assert {entry.licence for entry in source.entries()} == {""}
+    assert "no debian/copyright" in capsys.readouterr().err
+
+
 def _apt_config(root: Path, uri: str) -> Path:
     (root / "etc").mkdir()
     (root / "etc" / "sources.list").write_text(f"deb [trusted=yes] {uri} ./\n")
     return root / "etc"
 
 
+COPYRIGHT = (
+    b"Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\n"
+    b"Files: *\nLicense: BSD-3-clause\n\nFiles: b/*\nLicense: GPL-2+\n"
+)
+
+
 def _local_repository(root: Path) -> str:
     """A flat package archive on disk with one source package."""
     root.mkdir()
     archive = _tar(root / "tiny_1.0.orig.tar.gz", "w:gz")
-    content = archive.read_bytes()
-    dsc = b"Format: 3.0 (quilt)\nSource: tiny\nVersion: 1.0-1\n"
-    (root / "tiny_1.0-1.dsc").write_bytes(dsc)
-    files = [(archive.name, content), ("tiny_1.0-1.dsc", dsc)]
+    packaging = _tar(root / "tiny_1.0-1.debian.tar.xz", "w:xz", {"debian/copyright": COPYRIGHT})
+    (root / "tiny_1.0-1.dsc").write_bytes(b"Format: 3.0 (quilt)\nSource: tiny\nVersion: 1.0-1\n")
+    files = [(path.name, path.read_bytes()) for path in (archive, packaging, root / "tiny_1.0-1.dsc")]
     sums = "".join(f" {hashlib.sha256(data).hexdigest()} {len(data)} {name}\n" for name, data in files)
     (root / "Sources").write_text(
         "Package: tiny\nBinary: tiny\nVersion: 1.0-1\nFormat: 3.0 (quilt)\nDirectory: .\n"
@@ -367,6 +439,11 @@ def test_download_with_derived_entries(tmp_path: Path) -> None:
     source = open_debian(["tiny", "absent"], cache, LIMITS, skip_missing=True, apt_config=apt_config)
     assert _contents(source) == {f"tiny_1.0.orig/{path}": content for path, content in FILES.items()}
     assert list(source.missing) == ["absent"]
+    assert {entry.path: entry.licence for entry in source.entries()} == {
+        "tiny_1.0.orig/p/a.c": "BSD-3-Clause",
+        "tiny_1.0.orig/p/b/c.f90": "GPL-2.0-or-later",
+        "tiny_1.0.orig/p/LICENSE": "BSD-3-Clause",
+    }
     shutil.rmtree(tmp_path / "repository")  # what is in the cache is not downloaded again
     again = open_debian(["tiny"], cache, LIMITS, skip_missing=False, apt_config=apt_config)
     assert again.fingerprint() == source.fingerprint()

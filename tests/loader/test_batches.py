@@ -14,8 +14,9 @@ from loader.synthetic import FIRST_PLAIN, MARKS, ArrayStream, random_stream
 
 from hpctrain.errors import ConfigError, DataError
 from hpctrain.loader.batches import Batch, BatchLoader, SampleReader, StepData, digest_of, make_batch
+from hpctrain.loader.component import Component, Part
 from hpctrain.loader.fim import FimConfig
-from hpctrain.loader.mixture import Component, DataConfig, Stream, build_components
+from hpctrain.loader.mixture import DataConfig, Mixture, build_mixture, build_pools
 from hpctrain.loader.order import SampleOrder
 from hpctrain.parallel.topology import Topology
 
@@ -34,8 +35,12 @@ def streams() -> list[ArrayStream]:
     return [random_stream(700, seed=1), random_stream(500, seed=2)]
 
 
+def whole(*streams: ArrayStream) -> list[Part]:
+    return [Part(stream, 0, len(stream)) for stream in streams]
+
+
 def make_reader(streams: list[ArrayStream], seed: int = 3) -> SampleReader:
-    components = [Component([stream], SEQUENCE) for stream in streams]
+    components = [Component(whole(stream), SEQUENCE) for stream in streams]
     order = SampleOrder(tuple(map(len, components)), (2.0, 1.0), seed)
     return SampleReader(order, components, FimConfig(rate=0.5), MARKS)
 
@@ -184,9 +189,9 @@ def test_an_error_of_the_reader_reaches_the_loop() -> None:
 def test_a_component_is_its_streams_laid_end_to_end(lengths: list[int], sequence_length: int) -> None:
     edges = np.cumsum([0, *lengths])
     pieces = [ArrayStream(range(start, stop)) for start, stop in itertools.pairwise(edges)]
-    component = Component(pieces, sequence_length)
-    whole = list(range(int(edges[-1])))
-    cut = [whole[at : at + sequence_length + 1] for at in range(0, len(whole), sequence_length)]
+    component = Component(whole(*pieces), sequence_length)
+    every = list(range(int(edges[-1])))
+    cut = [every[at : at + sequence_length + 1] for at in range(0, len(every), sequence_length)]
     expected = [sequence for sequence in cut if len(sequence) == sequence_length + 1]
     assert len(component) == len(expected)
     for number, sequence in enumerate(expected):
@@ -199,8 +204,12 @@ def config(**changes: object) -> DataConfig:
     return DataConfig.model_validate({"shards": "corpus/shards", "sequence_length": 8, **changes})
 
 
+def mix(streams: dict[str, ArrayStream], config: DataConfig) -> Mixture:
+    return build_mixture(build_pools(streams, config), config, shards=None, pad=-1)
+
+
 @pytest.fixture
-def languages() -> dict[str, Stream]:
+def languages() -> dict[str, ArrayStream]:
     return {
         "c": ArrayStream(range(50)),
         "fortran-free": ArrayStream(range(50, 81)),
@@ -208,39 +217,39 @@ def languages() -> dict[str, Stream]:
     }
 
 
-def test_a_language_that_the_shards_lack_names_those_there_are(languages: dict[str, Stream]) -> None:
+def test_a_language_that_the_shards_lack_names_those_there_are(languages: dict[str, ArrayStream]) -> None:
     with pytest.raises(ConfigError, match="corpus/shards has no ada, rust; it has c, fortran-free, hip"):
-        build_components(languages, config(mixture={"rust": 1, "c": 1, "ada": 2}))
+        mix(languages, config(mixture={"rust": 1, "c": 1, "ada": 2}))
 
 
-def test_a_language_with_less_than_one_sequence_is_named(languages: dict[str, Stream]) -> None:
+def test_a_language_with_less_than_one_sequence_is_named(languages: dict[str, ArrayStream]) -> None:
     with pytest.raises(DataError, match="hip holds fewer tokens than one sequence of 8; shorten"):
-        build_components(languages, config(mixture={"c": 1, "hip": 1}))
+        mix(languages, config(mixture={"c": 1, "hip": 1}))
     with pytest.raises(DataError, match="the training split holds fewer tokens than one sequence of 500"):
-        build_components(languages, config(sequence_length=500))
+        mix(languages, config(sequence_length=500))
 
 
-def test_a_mixture_has_a_component_each_and_none_lays_all_end_to_end(languages: dict[str, Stream]) -> None:
-    components, weights = build_components(languages, config(mixture={"fortran-free": 3, "c": 0.5}))
-    assert weights == (3, 0.5)
-    assert [len(component) for component in components] == [3, 6]
-    assert components[0].sequence(0).tolist() == list(range(50, 59))
-    (whole,), weights = build_components(languages, config())
-    assert weights == (1.0,)
-    assert len(whole) == (50 + 31 + 8 - 1) // 8
-    assert whole.sequence(6).tolist() == list(range(48, 57))
+def test_a_mixture_has_a_component_each_and_none_lays_all_in_one(
+    languages: dict[str, ArrayStream],
+) -> None:
+    mixture = mix(languages, config(mixture={"fortran-free": 3, "c": 0.5}))
+    assert mixture.order == ((3, 6), (3, 0.5))
+    assert mixture.components[0].sequence(0).tolist() == list(range(50, 59))
+    mixture = mix(languages, config())
+    assert mixture.order == (((50 + 31 + 8 - 1) // 8,), (1.0,))
+    assert mixture.components[0].sequence(6).tolist() == list(range(48, 57))
 
 
 @pytest.mark.parametrize("weight", [0, -1])
 def test_weights_that_are_not_positive_are_refused(weight: float) -> None:
-    with pytest.raises(ValueError, match=rf"leave a language out to skip it\); hip: {weight}"):
+    with pytest.raises(ValueError, match=rf"leave a language or source out to skip it\); hip: {weight}"):
         config(mixture={"c": 1, "hip": weight})
 
 
 def test_a_reader_rearranges_by_the_number_of_the_sample() -> None:
     """The same sequence comes rearranged in another way in every epoch."""
     stream = ArrayStream([MARKS.document, MARKS.content, *range(FIRST_PLAIN, FIRST_PLAIN + 11)])
-    component = Component([stream], SEQUENCE)
+    component = Component(whole(stream), SEQUENCE)
     reader = SampleReader(SampleOrder((1,), (1.0,), 3), [component], FimConfig(rate=1.0), MARKS)
     read = reader.read(np.arange(20, dtype=np.int64))
     assert len({tuple(sequence.tolist()) for sequence in read}) > 10

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from hpctrain.shards.pack import build_shards
+from hpctrain.corpus.document import CORPUS_FORMAT, CORPUS_KIND, Document, write_corpus_files
+from hpctrain.manifest import write_stage
+from hpctrain.shards.pack import BuildOptions, build_shards
 
-SHARD_TOKENS = 30_000
+SMALL = BuildOptions(shard_bytes=60_000)
 
 
 @pytest.fixture(scope="session")
@@ -18,7 +21,7 @@ def shards_directory(
 ) -> Path:
     """Finished shards, cut small enough that the larger languages have several files."""
     out = tmp_path_factory.mktemp("stages") / "shards"
-    build_shards(corpus_directory, tokenizer_directory, out, shard_tokens=SHARD_TOKENS)
+    build_shards(corpus_directory, tokenizer_directory, out, SMALL)
     return out
 
 
@@ -26,3 +29,21 @@ def shards_directory(
 def copied_shards(shards_directory: Path, tmp_path: Path) -> Path:
     """A copy to be damaged."""
     return Path(shutil.copytree(shards_directory, tmp_path / "shards"))
+
+
+@pytest.fixture(scope="session")
+def many_files_corpus(documents: list[Document], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small corpus in many documents files, so that every one of some ranks has several to encode."""
+    directory = tmp_path_factory.mktemp("stages") / "corpus"
+    half = [
+        replace(document, source="first" if number < len(documents) // 2 else "lib+x_1.2é")
+        for number, document in enumerate(documents)
+    ]
+    sizes: dict[str, dict[str, int]] = {}
+    for document in half:
+        by_language = sizes.setdefault(document.split, {})
+        by_language[document.language] = by_language.get(document.language, 0) + len(document.content)
+    with write_stage(directory, CORPUS_KIND, CORPUS_FORMAT) as stage:
+        assert write_corpus_files(stage, half, file_bytes=100_000) > 8
+        stage.counts = {"bytes": sizes}
+    return directory

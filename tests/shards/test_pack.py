@@ -1,31 +1,31 @@
 from __future__ import annotations
 
-import dataclasses
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
-from hpctrain.corpus.document import LANGUAGES, Document, read_corpus_manifest, write_documents
+from hpctrain.corpus.document import LANGUAGES, Document, read_corpus_manifest
 from hpctrain.errors import ConfigError, DataError
-from hpctrain.manifest import commit, is_finished
+from hpctrain.manifest import commit
 from hpctrain.shards.layout import (
     ALIGNMENT_BYTES,
-    DATASETS,
+    SHARDS_FORMAT,
+    SHARDS_KIND,
     TOKENIZER_DIRECTORY,
+    ShardTables,
+    dataset_names,
     parse_shard_name,
     shard_name,
     write_shard,
 )
-from hpctrain.shards.pack import build_shards
+from hpctrain.shards.pack import BuildOptions, build_shards
 from hpctrain.shards.reader import open_streams, read_shards_manifest
 from hpctrain.tokenizer.codec import Tokenizer, special_ids
 from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer
+
+SMALL = BuildOptions(shard_bytes=60_000)
 
 
 def test_documents_come_back_from_the_shards(shards_directory: Path, documents: list[Document]) -> None:
@@ -75,21 +75,21 @@ def test_shards_are_aligned_contiguous_and_bounded(shards_directory: Path) -> No
     assert len([path for path in paths if path.name.startswith("c-")]) > 2
     for path in paths:
         with h5py.File(path, "r") as file:
-            assert sorted(file) == sorted(DATASETS)
+            assert sorted(file) == sorted(dataset_names(read_shards_manifest(shards_directory)))
             assert file["tokens"].id.get_offset() % ALIGNMENT_BYTES == 0
             assert file["tokens"].dtype == np.uint16
             documents = len(file["document_index"])
             assert len(file["tokens"]) <= 30_000 or documents == 1
             assert file["document_offsets"].shape == (documents + 1,)
             assert (np.diff(file["document_index"][:].astype(np.int64)) > 0).all()
-    assert not list(shards_directory.rglob("*.tokens"))
+    assert {path.name for path in shards_directory.parent.iterdir()} == {"shards"}
 
 
 def test_rebuild_gives_identical_bytes(
     shards_directory: Path, corpus_directory: Path, tokenizer_directory: Path, tmp_path: Path
 ) -> None:
     again = tmp_path / "again"
-    manifest = build_shards(corpus_directory, tokenizer_directory, again, shard_tokens=30_000, num_threads=1)
+    manifest = build_shards(corpus_directory, tokenizer_directory, again, SMALL, threads=1)
     assert manifest.fingerprint == read_shards_manifest(shards_directory).fingerprint
     names = [*manifest.files, "manifest.json"]
     assert all((again / name).read_bytes() == (shards_directory / name).read_bytes() for name in names)
@@ -104,15 +104,17 @@ def test_the_same_shards_are_kept_and_others_refused(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     before = read_shards_manifest(shards_directory)
-    assert build_shards(corpus_directory, tokenizer_directory, shards_directory, 30_000) == before
+    assert build_shards(corpus_directory, tokenizer_directory, shards_directory, SMALL) == before
     assert "up to date" in capsys.readouterr().err
-    with pytest.raises(DataError, match="cut at another size"):
-        build_shards(corpus_directory, tokenizer_directory, shards_directory, 40_000)
+    with pytest.raises(DataError, match="made with shard_bytes 60000, spans True"):
+        build_shards(
+            corpus_directory, tokenizer_directory, shards_directory, BuildOptions(shard_bytes=80_000)
+        )
     other = tmp_path / "tokenizer"
     pairs = [(document.language, document.content) for document in documents]
     train_tokenizer(TokenizerConfig(vocab_size=600), pairs, LANGUAGES, {}, other)
     with pytest.raises(DataError, match="made from another tokenizer"):
-        build_shards(corpus_directory, other, shards_directory, 30_000)
+        build_shards(corpus_directory, other, shards_directory, SMALL)
     assert read_shards_manifest(shards_directory) == before
 
 
@@ -122,16 +124,18 @@ def test_an_empty_corpus_and_a_wrong_size_are_refused(tokenizer_directory: Path,
     commit(empty, "corpus", 1, {}, {"documents": {}, "bytes": {}, "licences": {}}, {})
     with pytest.raises(DataError, match="no documents"):
         build_shards(empty, tokenizer_directory, tmp_path / "out")
-    with pytest.raises(ConfigError, match="shard_tokens: 0 is not positive"):
-        build_shards(empty, tokenizer_directory, tmp_path / "out", shard_tokens=0)
+    with pytest.raises(ConfigError, match="--shard-bytes: 0 is less than 4096"):
+        build_shards(empty, tokenizer_directory, tmp_path / "out", BuildOptions(shard_bytes=0))
 
 
 def test_wide_vocabularies_take_four_bytes_a_token(tmp_path: Path) -> None:
     path = tmp_path / shard_name("train", "c", 0)
     path.parent.mkdir()
     tokens = np.arange(65_530, 65_550, dtype=np.uint32)
-    write_shard(path, tokens, np.array([0, 20], np.uint64), np.array([7], np.uint64))
-    commit(tmp_path, "shards", 1, {}, {"tokens": {"train": {"c": 20}}}, {})
+    numbers = [np.array(each, np.uint64) for each in ([0, 20], [7], [0, 1])]
+    tables = ShardTables(numbers[0], numbers[1], numbers[2], ["mine"], None)
+    write_shard(path, tokens.dtype, np.split(tokens, 4), tables)
+    commit(tmp_path, SHARDS_KIND, SHARDS_FORMAT, {}, {"tokens": {"train": {"c": 20}}}, {})
     stream = open_streams(tmp_path, "train")["c"]
     assert stream.read(3, 9).tolist() == list(range(65_533, 65_539))
     assert stream.read(0, 1).dtype == np.uint32
@@ -148,34 +152,3 @@ def test_shard_names() -> None:
         "train/c-1.txt",
     ):
         assert parse_shard_name(name) is None
-
-
-@pytest.mark.slow
-def test_a_killed_build_leaves_nothing_finished(
-    documents: list[Document], tokenizer_directory: Path, tmp_path: Path
-) -> None:
-    corpus, out = tmp_path / "corpus", tmp_path / "out"
-    corpus.mkdir()
-    big = [
-        dataclasses.replace(document, path=f"{n}/{document.path}")
-        for n in range(12)
-        for document in documents
-    ]
-    write_documents(corpus / "documents-00000.h5", big)
-    sizes = {"train": {"c": sum(len(document.content) for document in big)}}
-    commit(corpus, "corpus", 1, {}, {"bytes": sizes}, {})
-    code = "import sys; from pathlib import Path; from hpctrain.shards.pack import build_shards; "
-    code += "build_shards(*map(Path, sys.argv[1:]), num_threads=1)"
-    command = [sys.executable, "-c", code, str(corpus), str(tokenizer_directory), str(out)]
-    with subprocess.Popen(command) as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob(".out.partial/*/*.tokens")) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert not is_finished(out)
-    with pytest.raises(DataError, match="does not exist"):
-        open_streams(out, "train")
-    subprocess.run(command, check=True, timeout=120)
-    assert sum(read_shards_manifest(out).counts["documents"]["train"].values()) > 0
-    assert sum(1 for _ in tmp_path.glob(".out.partial")) == 0

@@ -4,11 +4,11 @@
     python tests/slurm/cluster.py run DIR COMMAND ...
     python tests/slurm/cluster.py status|stop DIR
 
-Mode `namespaces` (root): the controller and each node have their own network, host name, process ids, mounts and
-/dev/shm, joined by a bridge; the machine's own network is not touched, and to power a node off is to kill its
-first process. Mode `loopback` (no root): two slurmd on one host name, told apart by their ports.
+Mode `namespaces` (root): the controller and each node have their own network, host name, process ids, mounts
+and /dev/shm, joined by a bridge; the machine's own network is not touched, and to power a node off is to kill
+its first process. Mode `loopback` (no root): two slurmd on one host name, told apart by their ports.
 
-Every process of a cluster has SLURM_CONF=DIR/slurm.conf in its environment: that is how `stop` finds them all,
+Every process of a cluster has SLURM_CONF=DIR/slurm.conf in its environment: that is how `stop` finds them,
 also after a crash. A cluster that a program started ends when that program ends.
 """
 
@@ -84,6 +84,11 @@ GresTypes=gpu
 PartitionName=batch Nodes=ALL Default=YES PriorityTier=1 PreemptMode=REQUEUE GraceTime=20
 PartitionName=urgent Nodes=ALL PriorityTier=9 PreemptMode=OFF
 """
+_PROBE = """
+mount -t tmpfs tmpfs /dev/shm
+ip link add name a type bridge
+ip link add name b type veth peer name c
+"""
 _CONTROLLER_SCRIPT = """
 hostname controller
 mount -t tmpfs tmpfs /dev/shm
@@ -121,8 +126,7 @@ def reason_against(mode: str) -> str | None:
         return None
     if os.getuid() != 0:
         return "namespaces need root"
-    probe = "mount -t tmpfs tmpfs /dev/shm && ip link add name a type bridge && ip link add name b type veth peer name c"
-    found = subprocess.run([*_UNSHARE, "sh", "-c", probe], capture_output=True, text=True)
+    found = subprocess.run([*_UNSHARE, "sh", "-ec", _PROBE], capture_output=True, text=True)
     return f"no namespaces here: {found.stderr.strip()}" if found.returncode else None
 
 
@@ -242,6 +246,10 @@ class Cluster:
 
         self._wait(idle, "the nodes do not become idle")
 
+    def host(self, node: str) -> str:
+        """The host name that programs see on a node."""
+        return node if self.mode == "namespaces" else socket.gethostname()
+
     def ranks(self, node: str, job: int) -> list[int]:
         """The tasks of a job's steps on a node, as this machine numbers processes; not the batch script."""
         marks = (f"SLURMD_NODENAME={node}", f"SLURM_JOB_ID={job}", "SLURM_STEP_ID=", "SLURM_PROCID=")
@@ -300,7 +308,7 @@ class Cluster:
         self._wait((directory / "socket").exists, "munged does not start")
 
     def _daemon(self, name: str, command: Sequence[str], **environment: str) -> None:
-        """Start a process that stays, its output in DIR/NAME.out; its stdin is a pipe that nobody writes to."""
+        """Start a process that stays; its output goes to DIR/NAME.out, its stdin stays empty."""
         with (self.directory / f"{name}.out").open("ab") as out:
             self._daemons.append(subprocess.Popen(
                 command, env={**self.environment, **environment}, start_new_session=True,
@@ -339,8 +347,8 @@ class Cluster:
             gpu.unlink(missing_ok=True)
             os.mknod(gpu, 0o600 | 0o020000, os.makedev(1, 3))
         (self.directory / "gres.conf").write_text("".join(f"Name=gpu File={gpu}\n" for gpu in gpus))
-        version = 2 if Path("/sys/fs/cgroup/cgroup.controllers").exists() else 1
-        (self.directory / "cgroup.conf").write_text(f"CgroupPlugin=cgroup/v{version}\n")
+        # No control groups are used, but a plugin for them is loaded, and that of version 2 wants systemd.
+        (self.directory / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
         self.conf.write_text(self._slurm_conf())
 
     def _slurm_conf(self) -> str:
@@ -378,14 +386,20 @@ def _read(pid: int, name: str) -> str:
 
 def _kill_all(find: Callable[[], Iterator[int]]) -> None:
     """Kill processes until there are none."""
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while found := list(find()):
+    deadline, killed = time.monotonic() + _PATIENCE_SECONDS, set[int]()
+    while found := {*find(), *filter(_is_running, killed)}:  # one that is ending has no environment any more
         if time.monotonic() > deadline:
             raise ClusterError(f"processes that do not end: {found}")
-        for pid in found:
+        for pid in found - killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        killed |= found
         time.sleep(0.02)
+
+
+def _is_running(pid: int) -> bool:
+    status = _read(pid, "status")
+    return bool(status) and "State:\tZ" not in status
 
 
 def main() -> None:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -41,12 +44,6 @@ class Job:
     @property
     def restarts(self) -> int:
         return int(self.facts()["Restarts"])
-
-    @property
-    def seconds(self) -> int:
-        """How long it has run since it was last started; less than a day."""
-        hours, minutes, seconds = self.facts()["RunTime"].split(":")
-        return int(hours) * 3600 + int(minutes) * 60 + int(seconds)
 
     def output(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""
@@ -96,24 +93,41 @@ class Desk:
         self.jobs.append(Job(self.cluster, number, self.directory / f"{name}-{number}.log"))
         return self.jobs[-1]
 
+    def mpi(self, kind: str) -> dict[str, str]:
+        """Variables for srun --mpi=KIND; none, with a warning, where this Slurm has no such plugin."""
+        srun = subprocess.run(
+            self.cluster.command("srun", "--mpi=list"), env=self.cluster.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=True,
+        )  # fmt: skip
+        if kind in srun.stdout.split():
+            return {"SRUN_MPI": kind}
+        warnings.warn(f"this Slurm has no --mpi={kind}: not tested", stacklevel=2)
+        return {}
+
     def clear(self) -> None:
-        """Cancel what a failed test has left behind."""
+        """Cancel and remove what tests have left behind."""
         left = [job for job in self.jobs if job.state not in ENDED]
         if left:
             self.cluster.run("scancel", *(job.number for job in left))
         for job in left:
             job.end()
+        for job in self.jobs:  # one that was killed could not clean up
+            (ROOT / f".hpctrain-{job.number}").unlink(missing_ok=True)
 
 
 class Training(Runner):
     """A run in a directory that all nodes see; so long that much can happen to it, and saved often."""
 
-    steps = 300
+    steps = 200
     every_steps = 20
 
     def config(self, name: str = "run", **sections: dict[str, Any]) -> Path:
         sections["train"] = {"steps": self.steps, **sections.get("train", {})}
-        sections["checkpoint"] = {"every_steps": self.every_steps, "keep": 3, **sections.get("checkpoint", {})}
+        sections["checkpoint"] = {
+            "every_steps": self.every_steps,
+            "keep": 3,
+            **sections.get("checkpoint", {}),
+        }
         return super().config(name, **sections)
 
     def step(self) -> int:
@@ -134,9 +148,9 @@ class Training(Runner):
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Four nodes: two for the run of a test, two for others beside it."""
+    """Four nodes: two for the run of a test, two for others beside it. CLUSTER_MODE chooses its mode."""
     try:
-        mode = best_mode()
+        mode = os.environ.get("CLUSTER_MODE") or best_mode()
     except ClusterError as reason:
         pytest.skip(f"Slurm cannot run here: {reason}")
     made = Cluster(tmp_path_factory.mktemp("cluster"), mode, nodes=4, gpus=2 if mode == "namespaces" else 0)
@@ -167,6 +181,7 @@ def straight(cluster: Cluster, shards_directory: Path, tmp_path_factory: pytest.
     training = Training(directory, shards_directory)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(ROOT)
-        job = Desk(cluster, directory).submit("pretrain.sh", training.config(), SRUN_MPI="pmix")
+        desk = Desk(cluster, directory)
+        job = desk.submit("pretrain.sh", training.config(), **desk.mpi("pmix"))
         assert job.result() == ("COMPLETED", 0, 0), job.output()
     return training

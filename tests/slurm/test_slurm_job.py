@@ -11,7 +11,7 @@ import pytest
 from cluster import Cluster
 from conftest import ROOT, Desk, Job
 
-# In place of hpctrain. PLAN is a line of Python for each start; PLACE is where ranks leave what they were told.
+# In place of hpctrain. PLAN is a line of Python for each start; in PLACE ranks leave what they were told.
 RANK = """\
 #!{python}
 import json, os, signal, sys, time
@@ -24,10 +24,13 @@ def stop_on(number):
 def tell(name, text):
     with open(f"{{os.environ['PLACE']}}/{{name}}-{{start}}-{{rank}}", "w") as file:
         file.write(text)
+def note(word):
+    with open(os.environ["HPCTRAIN_NOTES"], "a") as file:
+        file.write(word + "\\n")
 tell("start", json.dumps(dict(os.environ)))
 exec(os.environ["PLAN"].splitlines()[start])
 """
-LEFT_FOR_GOOD = "open(os.environ['HPCTRAIN_VERDICT'], 'x').write('4') if rank == '0' else time.sleep(60)"
+FAIL_FOR_GOOD = "note('4') or sys.exit(4) if rank == '0' else time.sleep(60)"
 
 
 class Stage:
@@ -77,12 +80,13 @@ def jobs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         cluster.run("scontrol", "update", f"jobid={jobs['late'].number}", "endtime=now+2")
         cancelled.wait_for(jobs["cancelled"], "listens-0-0")
         cluster.run("scancel", jobs["cancelled"].number)
-        submit("crashed", "time.sleep(6); os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
-        submit("left for good", LEFT_FOR_GOOD, options="-N2", SLURM_WAIT="5")
-        submit("evaluate crashed", "time.sleep(6); sys.exit(1)", script="evaluate.sh")
+        submit("crashed", "os.kill(os.getpid(), signal.SIGSEGV)", "sys.exit(0)")
+        submit("failed for good", FAIL_FOR_GOOD, options="-N2", SLURM_WAIT="5")
+        submit("evaluate crashed", "sys.exit(1)", script="evaluate.sh")
         submit("stopped", "sys.exit(75)", "sys.exit(0)")
         submit("requeue forbidden", "sys.exit(75)", options="-N1 --no-requeue")
-        submit("broken", "sys.exit(1)")
+        submit("broken", *["sys.exit(1)"] * 4)
+        submit("crashed often", *["note('ready'); sys.exit(1)"] * 4, "sys.exit(93)")
         submit("no environment", "sys.exit(0)", VENV="/nonexistent")
         for code in (0, 2, 3, 4, 76, 93):
             submit(f"code {code}", f"sys.exit({code})")
@@ -101,9 +105,10 @@ def jobs(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         ("code 93", ("FAILED", 93, 0), ""),
         ("stopped", ("COMPLETED", 0, 1), "stopped early, its work is saved"),
         ("crashed", ("COMPLETED", 0, 1), "ended with code 139"),
-        ("requeue forbidden", ("FAILED", 75, 0), "the next job goes on"),
-        ("broken", ("FAILED", 1, 0), "too early for a restart to help"),
-        ("left for good", ("FAILED", 4, 0), "task 1: Killed"),
+        ("requeue forbidden", ("FAILED", 75, 0), "cannot be requeued"),
+        ("broken", ("FAILED", 93, 2), "3 starts in a row ended before a first step"),
+        ("crashed often", ("FAILED", 93, 4), "start 5"),
+        ("failed for good", ("FAILED", 4, 0), "task 1: Killed"),
         ("evaluate crashed", ("FAILED", 1, 0), ""),
         ("no environment", ("FAILED", 2, 0), "VENV=/nonexistent holds no hpctrain"),
         ("cancelled", ("CANCELLED", 75, 0), "Slurm is ending it"),

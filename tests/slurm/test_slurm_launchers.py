@@ -7,7 +7,7 @@ import shutil
 import pytest
 from conftest import Desk, Training
 
-pytestmark = pytest.mark.ranks
+pytestmark = [pytest.mark.ranks, pytest.mark.slow]
 
 
 def test_mpirun_inside_the_allocation(desk: Desk, training: Training, straight: Training) -> None:

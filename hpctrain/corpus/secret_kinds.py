@@ -1,4 +1,4 @@
-"""What a secret looks like: kinds of tokens by their public prefixes and checksums, randomness, placeholders."""
+"""What a secret looks like: kinds of tokens by prefix and checksum, randomness, marks of a placeholder."""
 
 from __future__ import annotations
 
@@ -77,9 +77,9 @@ def is_random(value: bytes) -> bool:
 
 
 _PLACEHOLDER = re.compile(
-    rb"""(?ix) redacted | example | placeholder | sample | dummy | fake | change[-_]?me | insert | your | my[-_]?pass
-    | passw(?:or)?d | secret | token | \btest | test(?:ing)?\b | foo | bar\b | todo | none | null | x{4} | \*{3}
-    | \.{3} | 1234 | abcd | 0{4} | [<>{}$%*]"""
+    rb"""(?ix) redacted | example | placeholder | sample | dummy | fake | change[-_]?me | insert | your
+    | my[-_]?pass | passw(?:or)?d | secret | token | \btest | test(?:ing)?\b | foo | bar\b | todo | none
+    | null | x{4} | \.{3} | 1234 | abcd | 0{4} | [<>{}$%*]"""
 )
 _PLAIN_WORD = re.compile(rb"(?i)(?:user|pass|pwd|port|key|pw|root|admin|guest|anonymous|me)\Z")
 
