@@ -71,13 +71,23 @@ def corpus_why(
 
 
 @corpus.command("show")
-def corpus_show(directory: Stage, as_json: AsJson = False) -> None:
-    """Counts by language, licence, source and drop reason."""
+def corpus_show(
+    directory: Stage,
+    as_json: AsJson = False,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write one self-contained HTML page, with pictures and samples.")
+    ] = None,
+) -> None:
+    """Counts by language, programming model, licence, source and drop reason."""
     from dataclasses import asdict
 
     from hpctrain.cli.tables import show
     from hpctrain.corpus.show import describe
 
+    if html is not None:
+        from hpctrain.report.ledger_page import write_ledger_page
+
+        write_ledger_page(directory, html)
     show([asdict(row) for row in describe(directory)], f"Corpus {directory}", as_json)
 
 

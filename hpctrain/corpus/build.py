@@ -149,7 +149,10 @@ class _Build:
             self.metadata_licences[name] = source.licence
             self.tasks += [_Task(len(self.tasks) + i, unit, name) for i, unit in enumerate(units)]
             prints[name] = [[unit.key, unit.fingerprint()] for unit in units]
-        return {"config": fingerprint(self.config), "sources": fingerprint(prints)}
+        inputs = {"config": fingerprint(self.config), "sources": fingerprint(prints)}
+        if self.config.contamination.benchmarks:
+            inputs["benchmarks"] = self.analyst.benchmarks.fingerprint
+        return inputs
 
     def _examine(self) -> list[UnitPlace]:
         """Examine every unit that is not examined yet; returns all in corpus order."""

@@ -5,7 +5,6 @@ Nothing here needs torch. Alone, without MPI, every call is the plain thing that
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,6 +16,7 @@ from typing import Any, Generic, TypeVar
 from hpctrain.errors import HpctrainError
 from hpctrain.manifest import StageWriter, partial_directory, write_stage
 from hpctrain.parallel.world import check_promise, everywhere, rank_of, size_of
+from hpctrain.progress import say, tell_batch_script
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.002
@@ -211,7 +211,8 @@ def join_crew(environment: Mapping[str, str]) -> Iterator[Crew]:
     except BaseException as error:
         if not getattr(error, "everywhere", False):
             if isinstance(error, HpctrainError):
-                print(f"hpctrain: rank {mpi.COMM_WORLD.rank}: {error}", file=sys.stderr, flush=True)
+                say(f"hpctrain: rank {mpi.COMM_WORLD.rank}: {error}")
+                tell_batch_script(str(error.exit_code))
             else:
                 traceback.print_exception(error)
             mpi.COMM_WORLD.Abort(getattr(error, "exit_code", 1))

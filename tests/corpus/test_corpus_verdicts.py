@@ -11,7 +11,7 @@ import pytest
 from small_corpus import c_file, directory, dropped, ledger, make_config, make_tree
 
 from hpctrain.corpus.build import build_corpus
-from hpctrain.corpus.document import read_documents
+from hpctrain.corpus.document import read_corpus_manifest, read_documents
 from hpctrain.corpus.show import describe
 from hpctrain.corpus.verdicts import explain, read_duplicates, read_verdicts, why
 from hpctrain.errors import DataError
@@ -178,6 +178,11 @@ def test_why_on_the_command_line(corpus: Path) -> None:
     found = subprocess.run([*command, "saxpy.f", "--json"], capture_output=True, text=True, check=True)
     assert json.loads(found.stdout)[0]["reason"] == "near duplicate"
     assert subprocess.run([*command, "nothing"], capture_output=True, check=False).returncode == 3
+
+
+def test_another_benchmark_is_another_corpus(corpus: Path) -> None:
+    manifest = read_corpus_manifest(corpus)
+    assert set(manifest.inputs) == {"config", "sources", "benchmarks"}
 
 
 def test_damaged_tables_are_named(corpus: Path, tmp_path: Path) -> None:
