@@ -137,7 +137,9 @@ def _prove(trained: Trained, directory: Path) -> float:
     ).eval()
     their_tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
     ours, special = trained.tokenizer, trained.tokenizer.special
-    prompt = ours.encode_document("fortran-free", "axpy.f90", _PROOF_TEXT)[:-1].tolist()
+    context = trained.config.data.sequence_length
+    prompt = ours.encode_document("fortran-free", "axpy.f90", _PROOF_TEXT)[:-1].tolist()[: context // 2]
+    new = min(_PROOF_TOKENS, context - len(prompt))  # past its context each side cuts in its own way
     if their_tokenizer.encode(_PROOF_TEXT.decode(), add_special_tokens=False) != ours.encode(_PROOF_TEXT):
         raise DataError(f"{directory}: the exported tokenizer gives other ids; nothing was published")
     with torch.no_grad():
@@ -149,11 +151,11 @@ def _prove(trained: Trained, directory: Path) -> float:
                 f"{directory}: logits differ by {difference:.1e} after reloading; nothing was published"
             )
         generated = theirs.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=_PROOF_TOKENS, do_sample=False,
+            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, do_sample=False,
             eos_token_id=special.end, pad_token_id=special.pad,
         )[0, len(prompt) :].tolist()  # fmt: skip
     generated = generated[: generated.index(special.end)] if special.end in generated else generated
-    mine = generate(trained.model, prompt, _PROOF_TOKENS, trained.config.data.sequence_length, special.end)
+    mine = generate(trained.model, prompt, new, context, special.end)
     if generated != mine:
         raise DataError(f"{directory}: greedy text differs after reloading; nothing was published")
     return difference
