@@ -1,0 +1,1 @@
+"""Public base models as the beginning of a run."""

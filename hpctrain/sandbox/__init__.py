@@ -1,0 +1,1 @@
+"""Compile and run code that nobody has read, where it can do no harm."""
