@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from hpctrain.evaluate.result import Result
 class SuiteOptions:
     """What the user asked for."""
 
-    sampling: Sampling = Sampling()
+    sampling: Sampling = field(default_factory=Sampling)
     problems: Path | None = None
     """Directory of problems, where the suite takes one."""
     shards: Path | None = None
