@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,6 +16,13 @@ from hpctrain.errors import DataError
 shards = typer.Typer(help="Token shards in HDF5.", no_args_is_help=True)
 
 
+class Order(str, Enum):
+    """In which order documents are laid."""
+
+    path = "path"
+    repository = "repository"
+
+
 @shards.command("build")
 def shards_build(
     corpus: Corpus,
@@ -24,6 +32,9 @@ def shards_build(
     spans: Annotated[
         bool, typer.Option(help="Look for loop nests, directives, kernels, functions: for data.fim.spans.")
     ] = True,
+    order: Annotated[
+        Order, typer.Option(help="repository: a repository's files as one text, headers before their users.")
+    ] = Order.path,
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads of each rank; by default one, alone all cores.")
     ] = None,
@@ -37,7 +48,7 @@ def shards_build(
     from hpctrain.parallel.crew import join_crew
     from hpctrain.shards.pack import BuildOptions, build_shards
 
-    options = BuildOptions(shard_bytes, spans)
+    options = BuildOptions(shard_bytes, spans, order.value)
     with join_crew(os.environ) as crew:
         manifest = build_shards(corpus, tokenizer, out, options, threads, crew)
     if crew.rank == 0:

@@ -226,6 +226,11 @@ def build_mixture(pools: Sequence[Pool], config: DataConfig, shards: Manifest, p
     """
     if config.fim.rate and config.fim.spans and not shards.details.get("spans"):
         raise ConfigError(f"data.fim.spans: {config.shards} has no spans; build the shards with --spans")
+    if config.packing == "best_fit" and shards.details.get("order") == "repository":
+        raise ConfigError(
+            f"data.packing: {config.shards} lays the files of a repository as one text, which best_fit would "
+            "take apart; use cut, or build the shards with --order path"
+        )
     length = config.sequence_length
     components = [
         Component(pool.parts, length)

@@ -62,12 +62,12 @@ def _trace(
     before = tokenizer.decode(stream.read(content, first))
     inside = tokenizer.decode(stream.read(first, max(first, last)))
     line = before.count(b"\n") + 1
-    names = {number: name for name, number in tokenizer.languages.items()}
+    name_at = int(np.argmax(ids == tokenizer.special.file_name)) + 1
     return Traced(
         sample=sample,
         source=document.source,
-        path=tokenizer.decode(ids[3 : head - 1]).decode("utf-8", "surrogateescape"),
-        language=names[int(ids[1])],
+        path=tokenizer.decode(ids[name_at : head - 1]).decode("utf-8", "surrogateescape"),
+        language=stream.language,
         document=document.index,
         byte_start=len(before),
         byte_stop=len(before) + len(inside),

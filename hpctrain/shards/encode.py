@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from hpctrain.corpus.document import Document, read_documents_file
 from hpctrain.shards.layout import SPAN_DTYPE
+from hpctrain.shards.repository import Placed, in_repository_order
 from hpctrain.shards.spans import find_token_spans
 from hpctrain.tokenizer.codec import Tokenizer
 
 Key = tuple[str, str]
 """Split and language."""
+
+Order = Literal["path", "repository"]
+"""As in the corpus, or what is included or used before its users."""
 
 _BATCH_BYTES_PER_THREAD = 2 << 20
 _COLUMNS = ("tokens", "lengths", "numbers", "sources", "spans")
@@ -39,20 +43,36 @@ class EncodedPart:
 
 
 def encode_unit(
-    path: Path, codec: Tokenizer, with_spans: bool, threads: int, on_bytes: Callable[[int], None]
+    path: Path,
+    codec: Tokenizer,
+    order: Order,
+    with_spans: bool,
+    threads: int,
+    on_bytes: Callable[[int], None],
 ) -> dict[Key, tuple[EncodedPart, int]]:
     """Encode a documents file; the parts with their bytes of content, by split and language.
 
+    In repository order only the first document of a repository has the mark of a document: the others follow
+    from their file name on, so that the model sees what came before.
+
     `on_bytes` hears of bytes as they are done. Holds the tokens of the file and a few MiB of
-    documents a thread in memory. Raises DataError if the file is damaged.
+    documents a thread in memory; in repository order, the documents of the file. Raises DataError if the file is
+    damaged.
     """
     makers: dict[Key, _Maker] = {}
-    for batch in _batches(enumerate(read_documents_file(path)), threads * _BATCH_BYTES_PER_THREAD):
-        encoded = codec.encode_documents([(d.language, d.path, d.content) for _, d in batch], threads)
-        for (number, document), ids in zip(batch, encoded, strict=True):
+    documents = read_documents_file(path)
+    placed = (
+        in_repository_order(documents)
+        if order == "repository"
+        else (Placed(number, document) for number, document in enumerate(documents))
+    )
+    for batch in _batches(placed, threads * _BATCH_BYTES_PER_THREAD):
+        encoded = codec.encode_documents([(d.language, d.path, d.content) for _, d, _ in batch], threads)
+        for (number, document, follows), ids in zip(batch, encoded, strict=True):
             maker = makers.setdefault((document.split, document.language), _Maker())
-            maker.add(number, document, ids, codec if with_spans else None)
-        on_bytes(sum(len(document.content) for _, document in batch))
+            kept = ids[int(np.argmax(ids == codec.special.file_name)) :] if follows else ids
+            maker.add(number, document, kept, codec if with_spans else None)
+        on_bytes(sum(len(document.content) for _, document, _ in batch))
     return {key: (maker.finish(codec.dtype), maker.bytes) for key, maker in sorted(makers.items())}
 
 
@@ -124,15 +144,13 @@ class _Maker:
         )
 
 
-def _batches(
-    documents: Iterable[tuple[int, Document]], batch_bytes: int
-) -> Iterator[list[tuple[int, Document]]]:
+def _batches(documents: Iterable[Placed], batch_bytes: int) -> Iterator[list[Placed]]:
     """Group documents so that every thread has work and memory stays bounded."""
-    batch: list[tuple[int, Document]] = []
+    batch: list[Placed] = []
     size = 0
-    for number, document in documents:
-        batch.append((number, document))
-        size += len(document.content)
+    for placed in documents:
+        batch.append(placed)
+        size += len(placed.document.content)
         if size >= batch_bytes:
             yield batch
             batch, size = [], 0

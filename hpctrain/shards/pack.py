@@ -29,7 +29,7 @@ from hpctrain.manifest import (
 )
 from hpctrain.parallel.crew import ALONE, Crew, write_stage_together
 from hpctrain.progress import Progress, progress, say
-from hpctrain.shards.encode import encode_unit, write_unit
+from hpctrain.shards.encode import Order, encode_unit, write_unit
 from hpctrain.shards.layout import DEFAULT_SHARD_BYTES, SHARDS_FORMAT, SHARDS_KIND, TOKENIZER_DIRECTORY
 from hpctrain.shards.plan import Plan, assemble_shard, plan_shards
 from hpctrain.shards.work import Workplace
@@ -44,6 +44,8 @@ class BuildOptions:
     """A shard ends before the document whose tokens would take it over so many bytes."""
     spans: bool = True
     """Whether to look for loop nests, directives, kernels and bodies of functions, for fill in the middle."""
+    order: Order = "path"
+    """`repository`: files of a repository follow each other as one text, headers and modules before users."""
 
 
 def build_shards(
@@ -104,7 +106,7 @@ class _Build:
         if finished.format_version == 1:
             say(f"{self.out}: up to date, but of format 1, without sources and spans; remove it to have them")
             return finished
-        made = {name: finished.details.get(name) for name in asdict(self.options)}
+        made = {name: finished.details.get(name, default) for name, default in asdict(BuildOptions()).items()}
         if made != asdict(self.options):
             told = ", ".join(f"{name} {value}" for name, value in made.items())
             raise DataError(
@@ -146,7 +148,9 @@ class _Build:
         """Encode a documents file; returns the bytes of its documents."""
         if damage := find_damage(self.corpus, self.source, [name]):
             raise DataError(f"{damage[0]}; build the corpus again or restore the file")
-        parts = encode_unit(self.corpus / name, self.codec, self.options.spans, self.threads, on_bytes)
+        parts = encode_unit(
+            self.corpus / name, self.codec, self.options.order, self.options.spans, self.threads, on_bytes
+        )
         with self.work.write(f"{name}.npz") as path:
             write_unit(path, parts)
         return sum(size for _, size in parts.values())

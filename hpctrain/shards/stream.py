@@ -24,6 +24,7 @@ from hpctrain.shards.layout import (
     SPANS,
     TOKEN_DTYPES,
     TOKENS,
+    parse_shard_name,
 )
 from hpctrain.shards.mapped import MappedDataset
 
@@ -96,6 +97,13 @@ class TokenStream:
 
     def __len__(self) -> int:
         return self.starts[-1]
+
+    @property
+    def language(self) -> str:
+        """The language of all of its documents, which its files are named by."""
+        parts = parse_shard_name("/".join(self.shards[0].path.parts[-2:]))
+        assert parts is not None
+        return parts[1]
 
     def read(self, start: int, stop: int) -> npt.NDArray[Any]:
         """A copy of tokens start to stop - 1, across files, in the shards' own type (uint16 or uint32).
