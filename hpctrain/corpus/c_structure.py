@@ -35,6 +35,13 @@ def find_c_spans(content: bytes, language: str) -> Iterator[tuple[str, int, int]
     yield from (("loop_nest", *extent) for extent in _loop_nests(text, pairs))
 
 
+def find_c_loops(content: bytes, language: str) -> Iterator[tuple[int, int]]:
+    """The (start, stop) of every loop, also of those that are part of another's nest, in order."""
+    text = _first_branches(content, language)
+    pairs = _match_brackets(text)
+    yield from (extent for extent, _ in _loops(text, pairs))
+
+
 def _first_branches(content: bytes, language: str) -> bytes:
     """The code of a file, all else blanked, also what stands between `#else` and `#endif`."""
     parts = []
@@ -93,8 +100,18 @@ def _lambdas(text: bytes, pairs: dict[int, int]) -> Iterator[tuple[str, int, int
 
 
 def _loop_nests(text: bytes, pairs: dict[int, int]) -> Iterator[tuple[int, int]]:
-    """Loops, but for those that are all that another loop holds, and the `while` of a `do`."""
+    """Loops, but for those that are all that another loop holds."""
     inner: set[tuple[int, int]] = set()
+    for extent, body in _loops(text, pairs):
+        first, last = _content_of_body(text, pairs, body, extent[1])
+        if _LOOP.match(text, first):
+            inner.add((first, last))
+        if extent not in inner:
+            yield extent
+
+
+def _loops(text: bytes, pairs: dict[int, int]) -> Iterator[tuple[tuple[int, int], int]]:
+    """Every loop in order with where its body begins; the `while` of a `do` is no loop of its own."""
     tails: set[int] = set()
     for keyword in _LOOP.finditer(text):
         start = keyword.start()
@@ -112,11 +129,7 @@ def _loop_nests(text: bytes, pairs: dict[int, int]) -> Iterator[tuple[int, int]]
             continue
         if keyword[0] == b"do":
             tails.add(text.rfind(b"while", start, stop))
-        first, last = _content_of_body(text, pairs, body, stop)
-        if _LOOP.match(text, first):
-            inner.add((first, last))
-        if (start, stop) not in inner:
-            yield start, stop
+        yield (start, stop), body
 
 
 def _skip_blanks(text: bytes, position: int) -> int:

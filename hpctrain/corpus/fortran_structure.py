@@ -63,6 +63,30 @@ def find_fortran_spans(content: bytes, language: str) -> Iterator[tuple[str, int
         start += len(line) + 1
 
 
+def find_fortran_loops(content: bytes, language: str) -> Iterator[tuple[int, int]]:
+    """The (start, stop) of every loop, also of those that are part of another's nest, inner ones first.
+
+    A loop begins with its line. Loops that end with one labelled statement end together.
+    """
+    stack: list[tuple[int, bytes]] = []  # start of each open loop, and the label that ends it
+    start = 0
+    for line in _joined_statements(content, language).split(b"\n"):
+        stop = start + len(line.rstrip())
+        statement = _STATEMENT.match(line) if line and not line.isspace() else None
+        word = statement.lastgroup if statement else None
+        if statement and word == "do":
+            stack.append((start, statement["until"] or b""))
+        elif word == "end":
+            stack.clear()
+        elif word == "end_do":
+            if stack:
+                yield stack.pop()[0], stop
+        elif statement and (label := statement["label"]):
+            while stack and stack[-1][1] and int(stack[-1][1]) == int(label):
+                yield stack.pop()[0], stop
+        start += len(line) + 1
+
+
 def _read(
     stack: list[_Open], statement: re.Match[bytes], line: bytes, place: tuple[int, int, int]
 ) -> Iterator[tuple[str, int, int]]:

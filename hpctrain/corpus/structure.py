@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import NamedTuple
 
-from hpctrain.corpus.c_structure import find_c_spans
-from hpctrain.corpus.fortran_structure import find_fortran_spans
+from hpctrain.corpus.c_structure import find_c_loops, find_c_spans
+from hpctrain.corpus.fortran_structure import find_fortran_loops, find_fortran_spans
 from hpctrain.corpus.lexer import Kind, regions
 
 
@@ -56,6 +56,13 @@ def spans(content: bytes, language: str) -> list[Span]:
     every += (Span(SpanKind.DIRECTIVE, *extent) for extent in _directives(content, language))
     held = (span for span in every if content[span.start : span.stop].strip())
     return sorted(held, key=lambda span: (span.start, -span.stop, span.kind.value))
+
+
+def loops(content: bytes, language: str) -> list[tuple[int, int]]:
+    """The (start, stop) of every loop of a file by start, longer first; nests are not joined, see `spans`."""
+    is_fortran = language.startswith("fortran")
+    found = find_fortran_loops(content, language) if is_fortran else find_c_loops(content, language)
+    return sorted(found, key=lambda extent: (extent[0], -extent[1]))
 
 
 def _directives(content: bytes, language: str) -> Iterator[tuple[int, int]]:

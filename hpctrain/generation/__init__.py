@@ -1,1 +1,1 @@
-"""Continue prompts with a trained model, quickly."""
+"""Text from a trained model: batches with a key/value cache, sampling, and where an answer ends."""

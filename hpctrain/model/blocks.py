@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hpctrain.model.attention import Attention, document_positions
-from hpctrain.model.config import ModelConfig
+from hpctrain.model.config import ModelConfig, RopeScaling
 
 
 class Activations(NamedTuple):
@@ -77,13 +78,29 @@ class FinalNorm(RMSNorm):
         return Activations(super().forward(hidden), positions, boundaries)
 
 
-def rotate(heads: Tensor, positions: Tensor, theta: float) -> Tensor:
+def rotary_frequencies(width: int, theta: float, scaling: RopeScaling | None, device: torch.device) -> Tensor:
+    """Angle per position of each pair of a head of `width`: [width / 2] fp32.
+
+    Scaling by wavelength as in Llama 3.1 (Grattafiori et al., arXiv 2407.21783).
+    """
+    half = width // 2
+    frequencies = theta ** -(torch.arange(half, device=device, dtype=torch.float32) / half)
+    if scaling is None:
+        return frequencies
+    if scaling.kind == "linear":
+        return frequencies / scaling.factor
+    low, high = scaling.low_frequency_factor, scaling.high_frequency_factor
+    turns = scaling.original_context * frequencies / (2 * math.pi)  # within the original context
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return frequencies * (kept + (1 - kept) / scaling.factor)
+
+
+def rotate(heads: Tensor, positions: Tensor, theta: float, scaling: RopeScaling | None = None) -> Tensor:
     """Rotary position embedding, halves paired as in Llama (Su et al., arXiv 2104.09864).
 
     `heads` [B,S,H,D], `positions` [B,S]; computed in fp32.
     """
-    half = heads.shape[-1] // 2
-    frequencies = theta ** -(torch.arange(half, device=heads.device, dtype=torch.float32) / half)
+    frequencies = rotary_frequencies(heads.shape[-1], theta, scaling, heads.device)
     angles = positions.float()[..., None, None] * frequencies
     cosine, sine = angles.cos(), angles.sin()
     first, second = heads.float().chunk(2, dim=-1)
@@ -96,12 +113,13 @@ class SelfAttention(nn.Module):
 
     def __init__(self, config: ModelConfig, attention: Attention) -> None:
         super().__init__()
-        kv_size = config.kv_heads * config.head_size
-        self.query = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.key = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.value = nn.Linear(config.hidden_size, kv_size, bias=False)
-        self.output = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
-        self.head_size, self.theta, self.attention = config.head_size, config.rope_theta, attention
+        inputs, output = config.attention_bias != "none", config.attention_bias == "all"
+        self.query = _projection(config.hidden_size, config.query_size, inputs)
+        self.key = _projection(config.hidden_size, config.kv_size, inputs)
+        self.value = _projection(config.hidden_size, config.kv_size, inputs)
+        self.output = _projection(config.query_size, config.hidden_size, output)
+        self.head_size, self.attention = config.head_size, attention
+        self.theta, self.scaling = config.rope_theta, config.rope_scaling
 
     def forward(self, hidden: Tensor, positions: Tensor, boundaries: Tensor) -> Tensor:
         """[B,S,C] -> [B,S,C]."""
@@ -109,9 +127,18 @@ class SelfAttention(nn.Module):
             projection(hidden).unflatten(-1, (-1, self.head_size))
             for projection in (self.query, self.key, self.value)
         )
-        query, key = rotate(query, positions, self.theta), rotate(key, positions, self.theta)
+        query = rotate(query, positions, self.theta, self.scaling)
+        key = rotate(key, positions, self.theta, self.scaling)
         attended: Tensor = self.output(self.attention(query, key, value, boundaries).flatten(2))
         return attended
+
+
+def _projection(inputs: int, outputs: int, bias: bool) -> nn.Linear:
+    """A linear map whose bias, if it has one, begins at zero: the draw must not depend on who builds it."""
+    linear = nn.Linear(inputs, outputs, bias=bias)
+    if bias:
+        nn.init.zeros_(linear.bias)
+    return linear
 
 
 class FeedForward(nn.Module):

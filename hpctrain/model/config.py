@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from hpctrain.config import Section
 
 AttentionBackend = Literal["auto", "eager", "sdpa", "varlen", "flex"]
+AttentionBias = Literal["none", "qkv", "all"]
 
 _SHAPES: dict[str, dict[str, int | bool]] = {
     # hidden, layers, heads, KV heads, MLP; small ones tie the embedding to the head.
@@ -22,6 +23,30 @@ _SHAPES: dict[str, dict[str, int | bool]] = {
     "3b": {"hidden_size": 3072, "layers": 28, "heads": 24, "kv_heads": 8, "mlp_size": 8192, "tied": False},
     "7b": {"hidden_size": 4096, "layers": 32, "heads": 32, "kv_heads": 8, "mlp_size": 12288, "tied": False},
 }
+
+
+class RopeScaling(Section):
+    """How rotary frequencies are lowered for a longer context than a model began with."""
+
+    kind: Literal["linear", "llama3"]
+    """linear: all frequencies by `factor`. llama3: by wavelength, as in Llama 3.1."""
+    factor: float = Field(ge=1)
+    """What low frequencies are divided by."""
+    low_frequency_factor: float = Field(default=1.0, gt=0)
+    """llama3: wavelengths above original_context / this are scaled in full."""
+    high_frequency_factor: float = Field(default=4.0, gt=0)
+    """llama3: wavelengths below original_context / this stay as they are."""
+    original_context: int = Field(default=8192, gt=0)
+    """llama3: tokens of context before the scaling."""
+
+    @model_validator(mode="after")
+    def _check_order(self) -> RopeScaling:
+        if self.high_frequency_factor <= self.low_frequency_factor:
+            raise ValueError(
+                f"high_frequency_factor {self.high_frequency_factor:g} is not above low_frequency_factor "
+                f"{self.low_frequency_factor:g}"
+            )
+        return self
 
 
 class ModelConfig(Section):
@@ -46,6 +71,12 @@ class ModelConfig(Section):
     """Whether the output head shares the embedding's weight."""
     rope_theta: float = Field(default=10_000.0, gt=0)
     """Base of the rotary frequencies."""
+    rope_scaling: RopeScaling | None = None
+    """How the rotary frequencies are lowered for a longer context; none by default."""
+    attention_bias: AttentionBias = "none"
+    """Which projections of the attention have a bias: none, query, key and value (Qwen2), or all four."""
+    head_width: int | None = Field(default=None, gt=0)
+    """Width of one head, where it is not hidden_size / heads."""
     norm_epsilon: float = Field(default=1e-5, gt=0)
     """Added to the mean square in RMSNorm."""
     initial_deviation: float = Field(default=0.02, gt=0)
@@ -66,10 +97,11 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _check_heads(self) -> ModelConfig:
         problems = []
-        if self.hidden_size % self.heads:
+        if self.head_width is None and self.hidden_size % self.heads:
             problems.append(f"heads {self.heads} does not divide hidden_size {self.hidden_size}")
         elif self.head_size % 2:
-            problems.append(f"hidden_size / heads = {self.head_size} is odd; rotary positions need it even")
+            what = "head_width" if self.head_width else "hidden_size / heads"
+            problems.append(f"{what} = {self.head_size} is odd; rotary positions need it even")
         if self.heads % self.kv_heads:
             problems.append(f"kv_heads {self.kv_heads} does not divide heads {self.heads}")
         if problems:
@@ -79,12 +111,31 @@ class ModelConfig(Section):
     @property
     def head_size(self) -> int:
         """Width of one head."""
-        return self.hidden_size // self.heads
+        return self.head_width or self.hidden_size // self.heads
+
+    @property
+    def query_size(self) -> int:
+        """Width of all query heads together."""
+        return self.heads * self.head_size
+
+    @property
+    def kv_size(self) -> int:
+        """Width of all key (or value) heads together."""
+        return self.kv_heads * self.head_size
+
+    def identity(self) -> dict[str, Any]:
+        """What a run must not change of its model; settings that are newer than a run count where set."""
+        newer = ("rope_scaling", "attention_bias", "head_width")
+        at_default = {name for name in newer if getattr(self, name) == type(self).model_fields[name].default}
+        return self.model_dump(exclude={"preset", "attention", *at_default})
 
     def parameter_count(self, vocab_size: int) -> int:
         """Parameters of the model, the tied embedding counted once."""
-        kv_size = self.kv_heads * self.head_size
-        attention = 2 * self.hidden_size * self.hidden_size + 2 * self.hidden_size * kv_size
+        attention = 2 * self.hidden_size * (self.query_size + self.kv_size)
+        if self.attention_bias != "none":
+            attention += self.query_size + 2 * self.kv_size
+        if self.attention_bias == "all":
+            attention += self.hidden_size
         block = attention + 3 * self.hidden_size * self.mlp_size + 2 * self.hidden_size
         embeddings = vocab_size * self.hidden_size * (1 if self.tied else 2)
         return self.layers * block + embeddings + self.hidden_size
@@ -96,7 +147,7 @@ class ModelConfig(Section):
         is not halved for causality. Source: PaLM, appendix B.
         """
         products = self.parameter_count(vocab_size) - (0 if self.tied else vocab_size * self.hidden_size)
-        return 6 * products + 12 * self.layers * self.hidden_size * sequence_length
+        return 6 * products + 12 * self.layers * self.query_size * sequence_length
 
 
 def presets() -> list[str]:

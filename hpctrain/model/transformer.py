@@ -52,8 +52,7 @@ def build_layers(config: ModelConfig, vocab_size: int, seed: int, attention: Att
 
 def layer_costs(config: ModelConfig, vocab_size: int) -> list[int]:
     """Weights that each layer multiplies with, as its relative cost: embedding, blocks, norm, head."""
-    kv_size = config.kv_heads * config.head_size
-    block = config.hidden_size * (2 * config.hidden_size + 2 * kv_size + 3 * config.mlp_size)
+    block = config.hidden_size * (2 * config.query_size + 2 * config.kv_size + 3 * config.mlp_size)
     return [0, *[block] * config.layers, 0, vocab_size * config.hidden_size]
 
 

@@ -1,1 +1,1 @@
-"""Compile and run code that nobody has read, where it can do no harm."""
+"""Where code that nobody has read is compiled and run: bubblewrap, seccomp, limits of resources."""

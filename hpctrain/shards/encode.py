@@ -56,8 +56,8 @@ def encode_unit(
     from their file name on, so that the model sees what came before.
 
     `on_bytes` hears of bytes as they are done. Holds the tokens of the file and a few MiB of
-    documents a thread in memory; in repository order, the documents of the file. Raises DataError if the file is
-    damaged.
+    documents a thread in memory; in repository order, the documents of the file. Raises DataError if the file
+    is damaged.
     """
     makers: dict[Key, _Maker] = {}
     documents = read_documents_file(path)

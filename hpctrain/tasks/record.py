@@ -26,5 +26,7 @@ class Record(Section):
     """Ends where the response begins: nothing is put between them."""
     response: str
     """Ends with a line end where more code could follow."""
+    suffix: str | None = None
+    """Text after the response; fill in the middle where it is given."""
     meta: dict[str, Any] = {}
     """What a task's score needs besides, as plain JSON."""
