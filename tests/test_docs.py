@@ -122,7 +122,9 @@ def test_every_example_command_parses(page: Path) -> None:
 def test_every_command_named_in_prose_exists(page: Path) -> None:
     for line in _INLINE_COMMAND.findall(_FENCE.sub("", page.read_text(encoding="utf-8"))):
         command, words = find_command([word for word in shlex.split(line)[1:] if word != "..."])
-        known = {name for parameter in command.params for name in parameter.opts}
+        known = {
+            name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)
+        }
         assert not {word for word in words if word.startswith("--")} - known, f"{page.name}: {line}"
 
 

@@ -77,6 +77,9 @@ def corpus_show(
     html: Annotated[
         Path | None, typer.Option(help="Also write one self-contained HTML page, with pictures and samples.")
     ] = None,
+    shards: Annotated[
+        Path | None, typer.Option(help="Shards made of this corpus, whose tokens the page counts too.")
+    ] = None,
 ) -> None:
     """Counts by language, programming model, licence, source and drop reason."""
     from dataclasses import asdict
@@ -87,7 +90,7 @@ def corpus_show(
     if html is not None:
         from hpctrain.report.ledger_page import write_ledger_page
 
-        write_ledger_page(directory, html)
+        write_ledger_page(directory, html, shards)
     show([asdict(row) for row in describe(directory)], f"Corpus {directory}", as_json)
 
 

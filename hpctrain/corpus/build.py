@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -55,6 +56,9 @@ class CorpusConfig(Section):
 
     sources: list[SourceConfig] = Field(min_length=1)
     """Where code comes from. Of equal files the one of the first source is kept."""
+    also: list[Literal["build", "docs"]] = []
+    """What to keep besides programs: `build` (CMake, make, autoconf, meson, bazel, Spack), `docs` (README,
+    Markdown, reStructuredText). They are languages of these names."""
     licences: LicencePolicy = LicencePolicy()
     """Which licences are accepted."""
     filters: FilterConfig = FilterConfig()
@@ -106,7 +110,7 @@ class _Build:
         self.store = store or out.parent / f".{out.name}.units"
         self.owns_store = store is None
         benchmarks = crew.once(lambda: Benchmarks.load(config.contamination))
-        self.rules = Rules(config.filters)
+        self.rules = Rules(config.filters, config.also)
         self.analyst = Analyst(config.secrets, config.duplicates, benchmarks)
         self.judge = LicenceJudge(self.rules.licences, config.licences)
         self.ledger = Ledger(source.name for source in config.sources)

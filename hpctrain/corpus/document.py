@@ -25,7 +25,8 @@ from hpctrain.manifest import Manifest, StageWriter, find_damage, read_manifest
 
 CORPUS_KIND = "corpus"
 CORPUS_FORMAT = 2
-LANGUAGES = ("c", "cpp", "cuda", "fortran-fixed", "fortran-free", "hip", "opencl")
+LANGUAGES = ("c", "cpp", "cuda", "fortran-fixed", "fortran-free", "hip", "opencl", "build", "docs")
+"""Programs, and what stands beside them where a config asks for it; see `languages.find_companion`."""
 SPLITS = ("train", "validation", "test")
 FILE_CONTENT_BYTES = 64 << 20
 

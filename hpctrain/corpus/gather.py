@@ -15,6 +15,7 @@ from hpctrain.corpus.entry import Entry, Unit
 from hpctrain.corpus.examine import Drop, Finding, Rules, examine
 from hpctrain.corpus.languages import may_be_kept
 from hpctrain.corpus.licences import is_licence_file
+from hpctrain.corpus.secrets import scrub
 from hpctrain.corpus.surroundings import read_statement
 from hpctrain.corpus.units import Row, write_rows
 
@@ -23,6 +24,7 @@ OVER_CAP = "over max_bytes"
 _CAP_BINS = 1 << 18
 _SAMPLES = 4
 _SAMPLE_BYTES = 1500
+_HEAD_BYTES = 1 << 14  # scrubbed before it is cut, so that no secret is cut in two and missed
 
 Advance = Callable[[float, str], None]
 
@@ -42,10 +44,15 @@ def examine_unit(unit: Unit, path: Path, rules: Rules, cap: int, advance: Callab
         for entry in unit.entries():
             advance(entry.work_bytes)
             row = _judge(entry, rules, cap)
-            samples[row.reason] += row.sample is not None
-            if samples[row.reason] > _SAMPLES:
-                row.sample = None
+            if row.sample is not None:
+                samples[row.reason] += 1
+                row.sample = _shown(row.sample) if samples[row.reason] <= _SAMPLES else None
             writer.add(row)
+
+
+def _shown(head: bytes) -> bytes:
+    """How a dropped file begins, as it may be shown to people."""
+    return scrub(head)[0][:_SAMPLE_BYTES]
 
 
 def _judge(entry: Entry, rules: Rules, cap: int) -> Row:
@@ -70,7 +77,7 @@ def _judge(entry: Entry, rules: Rules, cap: int) -> Row:
 
 def _fill(row: Row, verdict: Finding | Drop, content: bytes) -> None:
     if isinstance(verdict, Drop):
-        row.reason, row.detail, row.sample = verdict.reason, verdict.detail, content[:_SAMPLE_BYTES]
+        row.reason, row.detail, row.sample = verdict.reason, verdict.detail, content[:_HEAD_BYTES]
     else:
         row.language, row.licence, row.sha256 = verdict.language, verdict.licence, verdict.sha256
         row.content, row.size = content, len(content)
@@ -78,7 +85,7 @@ def _fill(row: Row, verdict: Finding | Drop, content: bytes) -> None:
 
 def _unread_reason(entry: Entry, rules: Rules, is_notice: bool) -> str:
     """The drop reason of what need not be read, or ""."""
-    if not is_notice and not may_be_kept(entry.path):
+    if not (is_notice or may_be_kept(entry.path) or rules.companion(entry.path)):
         return "language"
     return "too large" if entry.size > rules.max_bytes else ""
 

@@ -20,6 +20,8 @@ from hpctrain.corpus.ledger import CONTAMINATION, DUPLICATE, NEAR_DUPLICATE
 from hpctrain.corpus.secrets import scrub
 from hpctrain.corpus.show import read_ledger
 from hpctrain.corpus.verdicts import read_duplicates, read_verdicts
+from hpctrain.errors import DataError
+from hpctrain.shards.reader import read_shards_manifest
 
 SIZE_BINS = 33
 """Documents are counted by size, in bins from one power of two to the next."""
@@ -91,6 +93,8 @@ class CorpusRecord:
     """Near duplicates by similarity, in JACCARD_BINS."""
     clusters: list[Cluster] = field(default_factory=list)
     """Documents with the most copies."""
+    tokens: dict[str, dict[str, int]] = field(default_factory=dict)
+    """By split and language, where shards tell."""
 
     def total(self, key: str) -> Amount:
         """`seen` or `kept` of all sources."""
@@ -163,6 +167,15 @@ def read_corpus(directory: Path) -> CorpusRecord:
     record.samples = {reason: [sample for _, sample in found] for reason, found in sorted(ranked.items())}
     _count_duplicates(directory, record)
     return record
+
+
+def read_tokens(shards: Path, corpus: str) -> dict[str, dict[str, int]]:
+    """Tokens of shards by split and language. Raises DataError if they are of another corpus."""
+    manifest = read_shards_manifest(shards)
+    if manifest.inputs.get("corpus") != corpus:
+        raise DataError(f"{shards}: made of another corpus than this one")
+    tokens: dict[str, dict[str, int]] = manifest.counts["tokens"]
+    return tokens
 
 
 def _rows(table: pa.Table, *columns: str) -> Iterator[tuple[Any, ...]]:

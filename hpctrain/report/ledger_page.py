@@ -12,7 +12,7 @@ from hpctrain.corpus.ledger import CONTAMINATION, DUPLICATE, NEAR_DUPLICATE
 from hpctrain.errors import ConfigError
 from hpctrain.manifest import disk_errors
 from hpctrain.report import words
-from hpctrain.report.ledger_data import Amount, CorpusRecord, amount, read_corpus, top
+from hpctrain.report.ledger_data import Amount, CorpusRecord, amount, read_corpus, read_tokens, top
 from hpctrain.report.ledger_pictures import CORPUS_PICTURES, CorpusPicture, draw_corpus
 from hpctrain.report.ledger_template import CORPUS_PAGE
 from hpctrain.report.page import data_uri, page_environment, publish
@@ -32,8 +32,10 @@ class SourceRow:
     dropped: str
 
 
-def write_ledger_page(corpus_directory: Path, path: Path) -> None:
+def write_ledger_page(corpus_directory: Path, path: Path, shards: Path | None = None) -> None:
     """Write the page of a corpus as the HTML file `path`, which appears whole or not at all.
+
+    With `shards`, which were made of this corpus (else DataError), tokens are counted too.
 
     Raises DataError if the corpus is missing, unfinished or damaged, or the file cannot be written;
     ConfigError if `path` is a directory.
@@ -42,7 +44,10 @@ def write_ledger_page(corpus_directory: Path, path: Path) -> None:
         raise ConfigError(
             f"--html: {path} is a directory; give the name of an HTML file, such as corpus.html"
         )
-    page = render_ledger_page(read_corpus(corpus_directory))
+    record = read_corpus(corpus_directory)
+    if shards is not None:
+        record.tokens = read_tokens(shards, record.fingerprint)
+    page = render_ledger_page(record)
     with disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         publish(path, page.encode("utf-8", "replace"))
@@ -70,6 +75,7 @@ def render_ledger_page(record: CorpusRecord) -> str:
         missing=record.missing,
         splits=[split for split in SPLITS if any(split in splits for _, splits, _ in languages)],
         languages=languages,
+        tokens=record.tokens,
         classes=record.by("licence_classes").items(),
         licences=top(record.by("licences"), _LICENCES),
         models=record.by("models").items(),

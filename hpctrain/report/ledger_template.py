@@ -90,6 +90,7 @@ h3 { margin: 1rem 0 0.4rem; font-size: 0.95rem; }
 <thead><tr><th scope="col">language</th>
 {% for split in splits %}
 <th scope="col" class="n">{{ split }}</th><th scope="col" class="n">size</th>
+{% if tokens %}<th scope="col" class="n">tokens</th>{% endif %}
 {% endfor %}
 <th scope="col" class="n">share</th></tr></thead>
 <tbody>
@@ -98,6 +99,9 @@ h3 { margin: 1rem 0 0.4rem; font-size: 0.95rem; }
 {% for split in splits %}
 <td class="n">{{ by_split[split].files | count if split in by_split else "" }}</td>
 <td class="n">{{ by_split[split].bytes | size if split in by_split else "" }}</td>
+{% if tokens %}
+<td class="n">{{ tokens[split][language] | count if split in by_split else "" }}</td>
+{% endif %}
 {% endfor %}
 <td class="n">{{ share(total.bytes, kept.bytes) }}</td></tr>
 {% endfor %}

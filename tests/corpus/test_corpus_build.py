@@ -237,3 +237,47 @@ def test_installed_numpy(tmp_path: Path) -> None:
 def test_the_room_does_not_import_torch() -> None:
     code = "import sys, hpctrain.corpus.build, hpctrain.corpus.show; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_build_files_and_documentation_are_kept_where_asked(tmp_path: Path) -> None:
+    root = make_tree(
+        tmp_path / "tree",
+        {
+            "CMakeLists.txt": b"# SPDX-License-Identifier: MIT\n" + b"find_package(MPI REQUIRED)\n" * 5,
+            "Makefile": b"# SPDX-License-Identifier: MIT\nall: solve\n\t$(FC) -o solve solve.f90 $(LIBS)\n"
+            * 2,
+            "README.md": b"# Solve\n\n" + b"Solves what is to be solved, quickly and in parallel.\n" * 3,
+            "solve.c": c_file(1),
+            "table.csv": b"1,2,3\n" * 40,
+        },
+    )
+    for also in ([], ["build"], ["docs", "build"]):
+        config = make_config(directory(root, licence="MIT"), split={"validation_share": 0}, also=also)
+        build_corpus(config, tmp_path / f"corpus{len(also)}")
+    kept = [
+        {document.path: document.language for document in read_documents(tmp_path / f"corpus{number}")}
+        for number in range(3)
+    ]
+    assert kept[0] == {"solve.c": "c"}
+    assert kept[1] == {"solve.c": "c", "CMakeLists.txt": "build", "Makefile": "build"}
+    assert kept[2] == {**kept[1], "README.md": "docs"}
+
+
+def test_samples_of_dropped_files_hold_no_secrets(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    key = b"AKIA" + b"Q3EGRLTMXKZ7WNP5"
+    root = make_tree(
+        tmp_path / "tree",
+        {"a.c": c_file(1), "b.c": b'/* DO NOT EDIT */\nchar *k = "' + key + b'";\n' + c_file(2)},
+    )
+    build_corpus(make_config(directory(root), split={"validation_share": 0}), tmp_path / "corpus")
+    samples = [
+        sample
+        for table in (tmp_path / "corpus").glob("verdicts-*.parquet")
+        for sample in pq.read_table(table, columns=["sample"])["sample"].to_pylist()
+        if sample
+    ]
+    assert len(samples) == 1
+    assert samples[0].startswith(b"/* DO NOT EDIT */")
+    assert key not in samples[0]

@@ -14,6 +14,7 @@ from hpctrain.corpus.build import CorpusConfig, build_corpus
 from hpctrain.errors import ConfigError, DataError
 from hpctrain.report.ledger_data import FATES, fate_of, fates, read_corpus, top
 from hpctrain.report.ledger_page import write_ledger_page
+from hpctrain.shards.pack import build_shards
 
 BODY = b"".join(b"    total += weights[%d] * values[index + %d];\n" % (n, n) for n in range(12))
 
@@ -124,6 +125,18 @@ def test_the_page_is_self_contained_and_escaped(corpus: Path, tmp_path: Path) ->
     assert not re.search(r"<script|<link|<iframe|https?://|url\(|@import", page)
     assert "<title>corpus&lt;1&gt;: what is in the corpus</title>" in page
     assert [path.name for path in path.parent.iterdir()] == ["page.html"]
+
+
+def test_shards_of_the_corpus_add_tokens(
+    corpus: Path, corpus_directory: Path, tokenizer_directory: Path, tmp_path: Path
+) -> None:
+    counts = build_shards(corpus, tokenizer_directory, tmp_path / "shards").counts["tokens"]
+    write_ledger_page(corpus, tmp_path / "page.html", tmp_path / "shards")
+    page = (tmp_path / "page.html").read_text()
+    assert all(f">{tokens:,}</td>" in page for part in counts.values() for tokens in part.values())
+    build_shards(corpus_directory, tokenizer_directory, tmp_path / "others")
+    with pytest.raises(DataError, match="made of another corpus"):
+        write_ledger_page(corpus, tmp_path / "page.html", tmp_path / "others")
 
 
 def test_the_page_tells_what_happened(corpus: Path, tmp_path: Path) -> None:
