@@ -74,7 +74,7 @@ def test_the_card_is_right_about_real_documents(shipped: Tokenizer, documents: l
         assert found[language] == pytest.approx(card[language][2], rel=0.15), language
     assert all(ours > theirs for ours, theirs, _ in card.values())
     held_out = read_manifest(SHIPPED, TOKENIZER_KIND, TOKENIZER_FORMAT).counts["held_out_bytes_per_token"]
-    for language in ("c", "cpp", "fortran-fixed", "fortran-free", "all"):  # of others there is too little text
+    for language in ("c", "cpp", "fortran-fixed", "fortran-free", "all"):  # little text in others
         figure = held_out[language]
         assert figure == pytest.approx(card[language][0], rel=0.1), language
 
