@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, PercentFormatter
 
 from hpctrain.corpus.document import SPLITS
+from hpctrain.report.bars import add_legend, make_axes, say_instead, stack
 from hpctrain.report.ledger_data import (
     FATES,
     JACCARD_BINS,
@@ -48,7 +49,7 @@ def draw_corpus(picture: CorpusPicture, record: CorpusRecord, theme: Theme) -> F
 
 
 def _fates(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "What became of each source", "share of bytes, other languages left out")
+    axes = make_axes(figure, theme, "What became of each source", "share of bytes, other languages left out")
     tables = {name: fates(source) for name, source in record.sources.items()}
     totals = {name: sum((table[fate] for fate in _SHOWN), Amount()) for name, table in tables.items()}
     ranked = sorted((name for name in tables if totals[name].files), key=lambda name: -totals[name].bytes)
@@ -61,43 +62,43 @@ def _fates(figure: Any, record: CorpusRecord, theme: Theme) -> None:
         sums = {fate: sum(tables[name][fate].bytes for name in names) for fate in _SHOWN}
         shares.append({fate: value / max(1, sum(sums.values())) for fate, value in sums.items()})
     colours = dict(zip(_SHOWN, (theme.accent, *theme.series[1:5], theme.muted), strict=True))
-    _stack(axes, theme, [name for name, _ in rows], _SHOWN, shares, colours)
+    stack(axes, theme, [name for name, _ in rows], _SHOWN, shares, colours)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
 
 
 def _languages(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "Documents by language", "bytes")
+    axes = make_axes(figure, theme, "Documents by language", "bytes")
     table = [(language, {split: each.bytes for split, each in splits.items()})
              for language, splits in record.languages.items()]  # fmt: skip
     colours = dict(zip(SPLITS, (theme.accent, theme.series[1], theme.series[2]), strict=False))
-    _stack(axes, theme, [name for name, _ in table], list(colours), [row for _, row in table], colours)
+    stack(axes, theme, [name for name, _ in table], list(colours), [row for _, row in table], colours)
     axes.xaxis.set_major_formatter(_SIZES)
 
 
 def _models(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "Programming models really used", "documents")
+    axes = make_axes(figure, theme, "Programming models really used", "documents")
     if not record.models:
-        return _say(axes, theme, "no document uses one")
+        return say_instead(axes, theme, "no document uses one")
     rows = sorted(record.models.items(), key=lambda item: -sum(each.files for each in item[1].values()))
     languages = [name for name in record.languages if any(name in row for _, row in rows)][
         : len(theme.series)
     ]
     colours = dict(zip(languages, theme.series, strict=False))
     files = [{language: each.files for language, each in row.items()} for _, row in rows]
-    _stack(axes, theme, [name for name, _ in rows], languages, files, colours)
+    stack(axes, theme, [name for name, _ in rows], languages, files, colours)
     axes.xaxis.set_major_formatter(_COUNTS)
 
 
 def _reasons(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "Why files of its languages were dropped", "files")
+    axes = make_axes(figure, theme, "Why files of its languages were dropped", "files")
     dropped = record.by("dropped")
     ranked = sorted(((n, a) for n, a in dropped.items() if n != "language"), key=lambda item: -item[1].files)
     rows = list(top(dict(ranked), _BARS + 1))
     if not rows:
-        return _say(axes, theme, "none was")
+        return say_instead(axes, theme, "none was")
     values = [{"": each.files} for _, each in rows]
-    _stack(axes, theme, [plain(name[:_LETTERS]) for name, _ in rows], [""], values, {"": theme.alarm})
+    stack(axes, theme, [plain(name[:_LETTERS]) for name, _ in rows], [""], values, {"": theme.alarm})
     for place, (_, each) in enumerate(rows):
         axes.annotate(f" {count(each.files)}", (each.files, place), va="center", size=8.5, color=theme.muted)
     axes.set_xlim(0, 1.16 * max(each.files for _, each in rows))
@@ -105,7 +106,7 @@ def _reasons(figure: Any, record: CorpusRecord, theme: Theme) -> None:
 
 
 def _sizes(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "Sizes of documents", "bytes of a document", bars=False)
+    axes = make_axes(figure, theme, "Sizes of documents", "bytes of a document", bars=False)
     axes.set_ylabel("share of documents smaller", color=theme.muted, size=9.5)
     edges = 2.0 ** np.arange(SIZE_BINS)
     for number, language in enumerate(list(record.languages)[: len(theme.series)]):
@@ -119,14 +120,14 @@ def _sizes(figure: Any, record: CorpusRecord, theme: Theme) -> None:
     axes.set_ylim(0, 1.02)
     axes.xaxis.set_major_formatter(_SIZES)
     axes.yaxis.set_major_formatter(PercentFormatter(1))
-    _legend(axes, theme, loc="upper left")
+    add_legend(axes, theme, loc="upper left")
 
 
 def _similarity(figure: Any, record: CorpusRecord, theme: Theme) -> None:
-    axes = _axes(figure, theme, "Near duplicates by similarity", "Jaccard of token shingles", bars=False)
+    axes = make_axes(figure, theme, "Near duplicates by similarity", "Jaccard of token shingles", bars=False)
     axes.set_ylabel("files dropped", color=theme.muted, size=9.5)
     if not record.jaccard.any():
-        return _say(axes, theme, "none was found")
+        return say_instead(axes, theme, "none was found")
     edges = np.arange(JACCARD_BINS) / JACCARD_BINS
     axes.bar(edges, record.jaccard, width=0.9 / JACCARD_BINS, align="edge", color=theme.accent)
     axes.set_xlim(float(edges[np.flatnonzero(record.jaccard)[0]]) - 0.02, 1.005)
@@ -149,52 +150,3 @@ CORPUS_PICTURES = (
 
 _SIZES = FuncFormatter(lambda value, _: size(value))
 _COUNTS = FuncFormatter(lambda value, _: count(value))
-
-
-def _axes(figure: Any, theme: Theme, title: str, unit: str, bars: bool = True) -> Any:
-    axes = figure.subplots()
-    figure.subplots_adjust(left=0.24 if bars else 0.13, right=0.965, top=0.87, bottom=0.13)
-    axes.set_facecolor(theme.paper)
-    figure.text(0.02, 0.945, title, color=theme.ink, size=13, weight="bold", va="center")
-    axes.set_xlabel(unit, color=theme.muted, size=9.5)
-    axes.grid(axis="x" if bars else "y", color=theme.grid, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=theme.muted, labelsize=9, length=0, which="both")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(theme.muted)
-    if bars:
-        axes.xaxis.set_major_locator(MaxNLocator(5))
-    return axes
-
-
-def _stack(
-    axes: Any, theme: Theme, names: Sequence[str], parts: Sequence[str],
-    rows: Sequence[Mapping[str, float]], colours: Mapping[str, str],
-) -> None:  # fmt: skip
-    """Horizontal bars from top to bottom, each of parts side by side; a legend where there are several."""
-    places, left = np.arange(len(rows)), np.zeros(len(rows))
-    for part in parts:
-        widths = np.array([row.get(part, 0) for row in rows], np.float64)
-        if widths.any():
-            axes.barh(places, widths, left=left, height=0.68, color=colours[part], label=part)
-            left += widths
-    axes.set_yticks(places, list(names))
-    for label in axes.get_yticklabels():
-        label.set(color=theme.ink, parse_math=False)
-    axes.invert_yaxis()
-    if sum(bool(part) for part in parts) > 1:
-        axes.figure.subplots_adjust(top=0.81)
-        _legend(axes, theme, loc="lower left", ncols=6, bbox_to_anchor=(0, 1), columnspacing=1.2)
-
-
-def _legend(axes: Any, theme: Theme, **where: Any) -> None:
-    legend = axes.legend(
-        fontsize=8.5, handlelength=1.1, facecolor=theme.paper, edgecolor="none", framealpha=0.85, **where
-    )
-    for text in legend.get_texts():
-        text.set_color(theme.muted)
-
-
-def _say(axes: Any, theme: Theme, reason: str) -> None:
-    axes.set(xticks=[], yticks=[], xlabel="", ylabel="")
-    axes.text(0.5, 0.5, reason, transform=axes.transAxes, ha="center", color=theme.muted, size=12)
