@@ -281,3 +281,25 @@ def test_samples_of_dropped_files_hold_no_secrets(tmp_path: Path) -> None:
     assert len(samples) == 1
     assert samples[0].startswith(b"/* DO NOT EDIT */")
     assert key not in samples[0]
+
+
+def test_odd_content_is_kept_as_it_is_or_dropped_with_a_reason(tmp_path: Path) -> None:
+    latin = c_file(1).replace(b"/*", b"/* \xe9t\xe9 \xff\xfe", 1)
+    root = make_tree(
+        tmp_path / "tree",
+        {
+            "a/latin.c": latin,
+            "b/mac.c": c_file(2).replace(b"\n", b"\r"),
+            "c/windows.c": c_file(3).replace(b"\n", b"\r\n"),
+            "d/wide.c": c_file(4).decode().encode("utf-16"),
+            "e/line.c": c_file(5).rstrip() + b" " + b"int x; " * (100_000_000 // 7),
+        },
+    )
+    config = make_config(
+        directory(root, licence="MIT"), split={"validation_share": 0}, filters={"max_bytes": 200_000_000}
+    )
+    build_corpus(config, tmp_path / "corpus")
+    kept = {document.path: document.content for document in read_documents(tmp_path / "corpus")}
+    assert set(kept) == {"a/latin.c", "b/mac.c", "c/windows.c"}
+    assert all(content == (root / path).read_bytes() for path, content in kept.items())
+    assert dropped(tmp_path / "corpus") == {"binary": 1, "long lines": 1}
