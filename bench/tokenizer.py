@@ -33,6 +33,7 @@ from hpctrain.manifest import read_manifest, write_stage
 from hpctrain.shards.layout import SHARDS_FORMAT, SHARDS_KIND
 from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.tokenizer.sample import draw_sample
+from hpctrain.tokenizer.sentence_pieces import SentencePieceTokenizer
 from hpctrain.tokenizer.train import TokenizerConfig, train_tokenizer, trainer_options
 
 MIB = 1 << 20
@@ -257,7 +258,7 @@ def _otherwise(sample: Iterable[bytes], size: int, **changes: Any) -> Encode:
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sample), model_writer=model, minloglevel=2, **options
     )
-    return _pieces_of(Tokenizer(model.getvalue(), ""))
+    return _pieces_of(SentencePieceTokenizer(model.getvalue(), ""))
 
 
 # --- what is measured of each encoder ---

@@ -18,6 +18,7 @@ import typer
 from hpctrain.cli.main import app
 from hpctrain.config import Section
 from hpctrain.corpus.build import CorpusConfig
+from hpctrain.evaluate.config import EvaluationConfig
 from hpctrain.launch.site import Site, load_site
 from hpctrain.model.config import ModelConfig
 from hpctrain.tokenizer.train import TokenizerConfig
@@ -29,12 +30,14 @@ SCHEMAS: dict[str, type[Section]] = {
     "corpus": CorpusConfig,
     "tokenizer": TokenizerConfig,
     "site": Site,
+    "evaluate": EvaluationConfig,
 }
 SCHEMA_OF_FOLDER = {
     "configs/pretrain": "run",
     "configs/corpus": "corpus",
     "configs/tokenizer": "tokenizer",
     "launch/sites": "site",
+    "configs/evaluate": "evaluate",
 }
 """Which schema the YAML files of a folder follow."""
 

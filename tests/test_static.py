@@ -14,6 +14,7 @@ import pytest
 
 from hpctrain.config import Section, load_config
 from hpctrain.corpus.build import CorpusConfig
+from hpctrain.evaluate.config import EvaluationConfig
 from hpctrain.tokenizer.train import TokenizerConfig
 from hpctrain.train.config import RunConfig
 
@@ -23,6 +24,8 @@ SCHEMAS: dict[str, type[Section]] = {
     "corpus": CorpusConfig,
     "tokenizer": TokenizerConfig,
     "pretrain": RunConfig,
+    "finetune": RunConfig,
+    "evaluate": EvaluationConfig,
 }
 """What the YAML files in each directory of configs/ are."""
 CONFIGS = sorted(path for path in (ROOT / "configs").rglob("*") if path.suffix in (".yaml", ".yml"))

@@ -89,10 +89,11 @@ def publish_master_weights(engine: Engine, step: int, samples: int) -> None:
 
 
 def full_shapes(engine: Engine) -> dict[str, list[int]]:
-    """The whole shape of each of this rank's parameters, also where ZeRO-3 has partitioned it."""
+    """The whole shape of each of this rank's trained parameters, also where ZeRO-3 has partitioned it."""
     return {
         name: list(getattr(parameter, "ds_shape", parameter.shape))
         for name, parameter in engine.named_parameters().items()
+        if parameter.requires_grad
     }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,9 @@ from hpctrain.errors import CheckpointError, DataError
 from hpctrain.manifest import Manifest, find_damage, newer_format, read_manifest
 from hpctrain.parallel.process import ALONE, Gang
 from hpctrain.progress import say
+
+if TYPE_CHECKING:  # it reads what is opened here
+    from hpctrain.checkpoint.weights import Weights
 
 
 @dataclass(frozen=True)
@@ -120,12 +123,12 @@ def restore(engine: Engine, whole: Whole) -> None:
     publish_master_weights(engine, whole.state.step, whole.state.samples)
 
 
-def load_weights(engine: Engine, whole: Whole) -> None:
+def load_weights(engine: Engine, weights: Weights) -> None:
     """Load this rank's weights only: a run that begins with another's begins with an optimizer of its own."""
-    with FragmentFiles(whole) as files, torch.no_grad():
+    with torch.no_grad():
         for fragment in owned_fragments(engine):
             view = fragment.view(optimizer_state(engine, fragment.flat), "weight")
-            files.read_into(view, fragment.parameter, "weight", fragment.start)
+            weights.read_into(view, fragment.parameter, fragment.start)
     publish_master_weights(engine, 0, 0)
 
 

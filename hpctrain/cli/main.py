@@ -7,7 +7,19 @@ import sys
 
 import typer
 
-from hpctrain.cli import data, doctor, launch, models, runs, shards, verify
+from hpctrain.cli import (
+    data,
+    doctor,
+    export,
+    importing,
+    instructions,
+    launch,
+    models,
+    runs,
+    shards,
+    tasks,
+    verify,
+)
 from hpctrain.errors import HpctrainError, StoppedEarly
 from hpctrain.progress import tell_batch_script
 
@@ -22,11 +34,14 @@ app = typer.Typer(
 app.add_typer(data.corpus, name="corpus")
 app.add_typer(data.tokenizer, name="tokenizer")
 app.add_typer(shards.shards, name="shards")
+app.add_typer(importing.importing, name="import")
+app.add_typer(tasks.tasks, name="tasks")
+app.add_typer(instructions.instructions, name="instructions")
 app.add_typer(runs.checkpoint, name="checkpoint")
 app.add_typer(verify.verify, name="verify")
 for command in (
     runs.train, runs.finetune, runs.report, launch.submit, doctor.doctor,
-    models.evaluate, models.generate, models.export,
+    models.evaluate, models.generate, export.export,
 ):  # fmt: skip
     app.command()(command)
 

@@ -42,7 +42,11 @@ def finetune(
     overrides: Overrides = None,
     ranks: Annotated[int | None, typer.Option(help="Start this many ranks on this machine.", min=1)] = None,
 ) -> None:
-    """Train on from the weights of the run that run.start_from names; all else as in train."""
+    """Train on from the weights of the run that run.start_from names; all else as in train.
+
+    With an adapter section its weights stay, and an adapter is trained. With a task section the data is made
+    first, where it is not there yet.
+    """
     _train("finetune", config, overrides or [], ranks)
 
 
@@ -66,7 +70,19 @@ def _load(command: str, config: Path, overrides: list[str]) -> RunConfig:
     record = load_config(config, overrides, RunConfig)
     if command == "finetune" and record.run.start_from is None:
         raise ConfigError(f"{config}: run.start_from: hpctrain finetune needs a run to start from")
+    if command == "finetune" and record.task is not None:
+        _see_to_data(record, config)
     return record
+
+
+def _see_to_data(record: RunConfig, config: Path) -> None:
+    """Make the data of the run's task, unless a launcher placed this process: then it must be there."""
+    from hpctrain.train.prepare import prepare_data, refuse_missing_data
+
+    if is_placed(os.environ):
+        refuse_missing_data(record, config)
+    else:
+        prepare_data(record)
 
 
 def _start_ranks(command: str, config: Path, overrides: list[str], ranks: int) -> int:

@@ -52,7 +52,7 @@ def shards_build(
     with join_crew(os.environ) as crew:
         manifest = build_shards(corpus, tokenizer, out, options, threads, crew)
     if crew.rank == 0:
-        show(_count_rows(manifest.counts), f"Shards {out}", as_json=False)
+        show(count_rows(manifest.counts), f"Shards {out}", as_json=False)
 
 
 @shards.command("show")
@@ -68,7 +68,7 @@ def shards_show(
     manifest = read_shards_manifest(directory)
     if sources and "sources" not in manifest.counts:
         raise DataError(f"{directory}: of format 1, which knows no sources; build the shards again")
-    rows = _source_rows(manifest.counts["sources"]) if sources else _count_rows(manifest.counts)
+    rows = _source_rows(manifest.counts["sources"]) if sources else count_rows(manifest.counts)
     show(rows, f"Shards {directory}", as_json)
 
 
@@ -164,7 +164,8 @@ def shards_trace(
     show(rows, f"Step {step} of {run}, which saw the batch {traced.digest}", as_json=False)
 
 
-def _count_rows(counts: dict[str, dict[str, dict[str, int]]]) -> list[dict[str, str | int]]:
+def count_rows(counts: dict[str, dict[str, dict[str, int]]]) -> list[dict[str, str | int]]:
+    """Rows of a table of shards, by split and language."""
     return [
         {"split": split, "language": language}
         | {what: counts[what][split][language] for what in ("documents", "bytes", "tokens")}

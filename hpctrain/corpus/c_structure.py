@@ -14,9 +14,9 @@ _BOUNDARY = re.compile(rb"[;{}]")
 _LOOP = re.compile(rb"\b(?:for|while|do)\b")
 _WORD = re.compile(rb"\s*(\w*)")
 _BLANK = re.compile(rb"\s*")
-_AGGREGATE = re.compile(rb"\b(?:struct|class|union|enum|namespace)\b[^()]*\Z")
-_FUNCTION_HEAD = re.compile(rb"(?:\)|\b(?:const|noexcept|override|final|mutable|try)|->[^;{}()]{1,200})\s*\Z")
-_CONTROL = re.compile(rb"\s*(?:else\s+)?(?:if|for|while|switch|do|catch|return)\b")
+AGGREGATE = re.compile(rb"\b(?:struct|class|union|enum|namespace)\b[^()]*\Z")
+FUNCTION_HEAD = re.compile(rb"(?:\)|\b(?:const|noexcept|override|final|mutable|try)|->[^;{}()]{1,200})\s*\Z")
+CONTROL = re.compile(rb"\s*(?:else\s+)?(?:if|for|while|switch|do|catch|return)\b")
 _KERNEL_HEAD = re.compile(rb"\b(?:__global__|__kernel|kernel\s+void)\b")
 _PARALLEL_CALL = re.compile(
     rb"\b(?:parallel_(?:for|reduce|scan)|forall|single_task)\s*(?:<[^;{}()]{0,200}>\s*)?\("
@@ -28,7 +28,7 @@ _DEPTH = 64
 
 def find_c_spans(content: bytes, language: str) -> Iterator[tuple[str, int, int]]:
     """The (kind, start, stop) of every loop nest, kernel and function body, in no order."""
-    text = _first_branches(content, language)
+    text = first_branches(content, language)
     pairs = _match_brackets(text)
     yield from _bodies(text, pairs)
     yield from _lambdas(text, pairs)
@@ -37,12 +37,12 @@ def find_c_spans(content: bytes, language: str) -> Iterator[tuple[str, int, int]
 
 def find_c_loops(content: bytes, language: str) -> Iterator[tuple[int, int]]:
     """The (start, stop) of every loop, also of those that are part of another's nest, in order."""
-    text = _first_branches(content, language)
+    text = first_branches(content, language)
     pairs = _match_brackets(text)
     yield from (extent for extent, _ in _loops(text, pairs))
 
 
-def _first_branches(content: bytes, language: str) -> bytes:
+def first_branches(content: bytes, language: str) -> bytes:
     """The code of a file, all else blanked, also what stands between `#else` and `#endif`."""
     parts = []
     skipped = [False]  # for each open condition, whether its present branch is left out
@@ -84,7 +84,7 @@ def _bodies(text: bytes, pairs: dict[int, int]) -> Iterator[tuple[str, int, int]
         brace = found.start()
         if found[0] == b"{" and brace in pairs:
             head = text[max(boundary, brace - _HEAD_BYTES) : brace]
-            if _FUNCTION_HEAD.search(head) and not _AGGREGATE.search(head) and not _CONTROL.match(head):
+            if FUNCTION_HEAD.search(head) and not AGGREGATE.search(head) and not CONTROL.match(head):
                 yield "kernel" if _KERNEL_HEAD.search(head) else "function", brace + 1, pairs[brace]
                 position = pairs[brace] + 1
         boundary = position

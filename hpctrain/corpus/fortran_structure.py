@@ -11,7 +11,7 @@ from hpctrain.corpus.lexer import Kind, regions
 _LINE_ENDS = bytes.maketrans(b"\n\r", b"  ")
 _VISIBLE = bytes(set(range(256)) - set(b"\t\n\v\f\r "))
 _TO_BLANKS = bytes.maketrans(_VISIBLE, b" " * len(_VISIBLE))
-_STATEMENT = re.compile(
+STATEMENT = re.compile(
     rb"""[ \t\r]*(?P<label>\d{1,5})?[ \t]*(?:
       (?:\w+[ \t]*:[ \t]*)?do(?:[ \t]+(?P<until>\d{1,5})[ \t]*,?)?
         (?=[ \t\r]*\Z|[ \t]*(?:while|concurrent)[ \t]*\(|(?:(?<=[\d,])|[ \t])[ \t]*\w+[ \t]*=)(?P<do>)
@@ -51,9 +51,9 @@ def find_fortran_spans(content: bytes, language: str) -> Iterator[tuple[str, int
     """The (kind, start, stop) of every loop nest, kernel and procedure body, in no order."""
     stack: list[_Open] = []
     interfaces = start = 0
-    for line in _joined_statements(content, language).split(b"\n"):
+    for line in joined_statements(content, language).split(b"\n"):
         stop = start + len(line.rstrip())
-        statement = _STATEMENT.match(line) if line and not line.isspace() else None
+        statement = STATEMENT.match(line) if line and not line.isspace() else None
         if statement:
             word = statement.lastgroup or ""
             interfaces = max(0, interfaces + (word == "interface") - (word == "end_interface"))
@@ -70,9 +70,9 @@ def find_fortran_loops(content: bytes, language: str) -> Iterator[tuple[int, int
     """
     stack: list[tuple[int, bytes]] = []  # start of each open loop, and the label that ends it
     start = 0
-    for line in _joined_statements(content, language).split(b"\n"):
+    for line in joined_statements(content, language).split(b"\n"):
         stop = start + len(line.rstrip())
-        statement = _STATEMENT.match(line) if line and not line.isspace() else None
+        statement = STATEMENT.match(line) if line and not line.isspace() else None
         word = statement.lastgroup if statement else None
         if statement and word == "do":
             stack.append((start, statement["until"] or b""))
@@ -132,7 +132,7 @@ def _close_loop(stack: list[_Open], stop: int) -> Iterator[tuple[str, int, int]]
     outer.inner = loop.start, stop
 
 
-def _joined_statements(content: bytes, language: str) -> bytes:
+def joined_statements(content: bytes, language: str) -> bytes:
     """The code of a file, all else blanked, where one line is one statement; offsets stay as they are."""
     parts: list[bytes] = []
     settled = 0  # parts before this one have their line ends joined where they need it

@@ -65,7 +65,10 @@ def shards(subject: Subject) -> Iterator[Finding]:
     directory = subject.config.data.shards
     try:
         manifest = read_shards_manifest(directory)
-        subject.parameters = subject.config.model.parameter_count(manifest.details["vocab_size"])
+        vocab_size = manifest.details["vocab_size"]
+        subject.parameters = subject.config.parameter_count(vocab_size)
+        if subject.config.adapter is not None:
+            subject.frozen = subject.config.model.parameter_count(vocab_size)
     except DataError as reason:
         yield Finding(
             "shards", str(reason), "wrong", "build them, or mend data.shards; all nodes must see them"
@@ -135,6 +138,7 @@ def _state_bytes(subject: Subject, ranks: int) -> int:
         state = 8 if subject.config.train.precision == "fp32" else BYTES_PER_PARAMETER
         stages = subject.config.parallel.pipeline_stages
         total += ranks * each * subject.parameters // stages + int(state * subject.parameters * share)
+        total += ranks * (each // 2) * subject.frozen // stages
     return total
 
 

@@ -61,7 +61,9 @@ class Subject:
     met: bool = False
     config: RunConfig | None = None
     parameters: int | None = None
-    """Of the config's model, if its shards could be read."""
+    """That the config trains, if its shards could be read."""
+    frozen: int = 0
+    """Parameters of the base that an adapter changes."""
     scratch: Path | None = None
     """A directory below the run directory for the checks' own files."""
 

@@ -7,6 +7,7 @@ import importlib
 import io
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 
 import deepspeed
 import torch
@@ -17,7 +18,7 @@ from hpctrain.engine.base import Engine, OptimizerConfig, Precision
 from hpctrain.engine.deepspeed_config import deepspeed_config
 from hpctrain.engine.pipeline import LayerPipeline, PipelineEngine
 from hpctrain.engine.zero import ZeroEngine
-from hpctrain.model.transformer import Layer, Transformer
+from hpctrain.model.transformer import Layer, Transformer, next_token_loss
 from hpctrain.parallel.topology import ParallelConfig, Topology
 
 
@@ -33,17 +34,20 @@ def build_engine(
     micro_batch_size: int,
     accumulation_steps: int,
     recompute: bool,
+    counted_share: float = 1.0,
 ) -> Engine:
     """Build the model, its optimizer and the DeepSpeed engine for this rank; a collective call.
 
-    `layer_costs`: relative cost of each layer, by which a pipeline is cut.
+    `layer_costs`: relative cost of each layer, by which a pipeline is cut. `counted_share`: of the positions,
+    see `next_token_loss`.
     """
+    loss = partial(next_token_loss, counted_share=counted_share)
     # DeepSpeed keeps the last pipeline's groups in a global, and would place the next engine by them.
     deepspeed.utils.groups.mpu = None
     _import_muon()
     with _quiet():
         model: nn.Module = (
-            LayerPipeline(layers, layer_costs, parallel.pipeline_stages, recompute)
+            LayerPipeline(layers, layer_costs, parallel.pipeline_stages, recompute, loss)
             if parallel.pipeline_stages > 1
             else Transformer(layers, recompute).to(device)
         )
@@ -57,7 +61,7 @@ def build_engine(
         )
     if parallel.pipeline_stages > 1:
         return PipelineEngine(engine, topology, layers)
-    return ZeroEngine(engine, topology, device)
+    return ZeroEngine(engine, topology, device, loss)
 
 
 def _import_muon() -> None:

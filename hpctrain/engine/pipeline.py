@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
@@ -11,29 +12,34 @@ from torch import Tensor, nn
 from hpctrain.engine.base import StepResult
 from hpctrain.loader.batches import Batch
 from hpctrain.model.blocks import Block
-from hpctrain.model.transformer import Layer, next_token_loss
+from hpctrain.model.transformer import Layer, Loss
 from hpctrain.parallel.topology import Topology, split_model
 
 
 class LayerPipeline(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's pipeline over our layer list, cut by our own arithmetic; builds nothing twice."""
 
-    def __init__(self, layers: Sequence[Layer], costs: Sequence[int], stages: int, recompute: bool) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], costs: Sequence[int], stages: int, recompute: bool, loss: Loss
+    ) -> None:
         self.costs = costs
+        self.trains_head = not layers[-1].is_frozen
         super().__init__(
             [_spec(layer, layers) for layer in layers],
             num_stages=stages,
-            loss_fn=next_token_loss,
+            loss_fn=loss,
             activation_checkpoint_interval=1 if recompute else 0,
             checkpointable_layers=[Block.__name__],
         )
 
     def _partition_layers(self, method: str = "") -> None:
-        self.parts = split_model(self.costs, self.num_stages)
+        self.parts = split_model(self.costs, self.num_stages, head_apart=self.trains_head)
         self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
 
 
 def _spec(layer: Layer, layers: Sequence[Layer]) -> LayerSpec:
+    if layer.is_frozen:  # copies that never change need not be kept equal, and have no gradients to sum
+        return _Spec(partial(_Frozen, layer))
     shared = {other.shares for other in layers if other.shares}
     if layer.shares or layer.name in shared:
         return _TiedSpec(layer.shares or layer.name, layer.build, layer.forward)
@@ -49,6 +55,17 @@ class _Spec(LayerSpec):  # type: ignore[misc]
 
     def build(self, log: bool = False) -> nn.Module:
         return self.builder()
+
+
+class _Frozen(nn.Module):
+    """A layer that is not trained, in a module of its own on each stage that runs it."""
+
+    def __init__(self, layer: Layer) -> None:
+        super().__init__()
+        self.inner, self.run = layer.build(), layer.forward
+
+    def forward(self, state: Any) -> Any:
+        return self.run(self.inner, state) if self.run is not None else self.inner(state)
 
 
 class _TiedSpec(TiedLayerSpec):  # type: ignore[misc]

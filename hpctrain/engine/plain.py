@@ -5,40 +5,45 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hpctrain.engine.base import OptimizerConfig, Precision, StepResult
 from hpctrain.engine.build import make_adamw
 from hpctrain.loader.batches import Batch
-from hpctrain.model.transformer import Layer, Transformer, next_token_loss
+from hpctrain.model.transformer import Layer, Loss, Transformer, next_token_loss
 
 
 class PlainEngine:
     """No sharding, no pipeline, no DeepSpeed: one model, fp32 master weights, one optimizer."""
 
     def __init__(
-        self, layers: Sequence[Layer], optimizer: OptimizerConfig, device: torch.device, precision: Precision
+        self,
+        layers: Sequence[Layer],
+        optimizer: OptimizerConfig,
+        device: torch.device,
+        precision: Precision,
+        loss: Loss = next_token_loss,
     ) -> None:
         self.master = Transformer(layers).to(device)
         self.live = self.master if precision == "fp32" else Transformer(layers).to(device, torch.bfloat16)
         self.optimizer = make_adamw(self.master, optimizer)
-        self.clip_norm, self.device = optimizer.clip_norm, device
+        self.clip_norm, self.device, self.loss = optimizer.clip_norm, device, loss
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> StepResult:
         """One step over a whole global batch; gradients are summed in fp32, then clipped."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        sums = [torch.zeros_like(weight) for weight in self.master.parameters()]
+        sums = [torch.zeros_like(weight) for weight in _trained(self.master)]
         loss = 0.0
         for batch in micro_batches:
             loss += self._backward(batch) / len(micro_batches)
-            for total, weight in zip(sums, self.live.parameters(), strict=True):
+            for total, weight in zip(sums, _trained(self.live), strict=True):
                 assert weight.grad is not None
                 total += weight.grad.float() / len(micro_batches)
                 weight.grad = None
         # In fp64: torch's own fp32 norm on CPUs is off by half a percent for a million elements.
         norm = float(torch.stack([total.double().square().sum() for total in sums]).sum().sqrt())
-        for weight, total in zip(self.master.parameters(), sums, strict=True):
+        for weight, total in zip(_trained(self.master), sums, strict=True):
             weight.grad = total * min(1.0, self.clip_norm / (norm + 1e-6))
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -51,7 +56,7 @@ class PlainEngine:
 
     def _backward(self, batch: Batch) -> float:
         tokens, targets, boundaries = (tensor.to(self.device) for tensor in batch)
-        loss = next_token_loss(self.live(tokens, boundaries), targets)
+        loss = self.loss(self.live(tokens, boundaries), targets)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 
@@ -60,3 +65,7 @@ class PlainEngine:
             with torch.no_grad():
                 for live, master in zip(self.live.parameters(), self.master.parameters(), strict=True):
                     live.copy_(master)
+
+
+def _trained(model: nn.Module) -> list[nn.Parameter]:
+    return [parameter for parameter in model.parameters() if parameter.requires_grad]

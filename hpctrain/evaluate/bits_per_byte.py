@@ -1,64 +1,129 @@
-"""Bits per byte on held-out files, by language: comparable across tokenizers."""
+"""Bits per byte on held-out files, by language and programming model: comparable across tokenizers."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 
-from hpctrain.errors import DataError
-from hpctrain.loader.heldout import HeldOut, build_heldout
-from hpctrain.model.transformer import Transformer, next_token_loss
+from hpctrain.corpus.models import programming_models
+from hpctrain.evaluate.candidate import Candidate
+from hpctrain.evaluate.heldout_files import heldout_files
+from hpctrain.evaluate.models import require_trained
+from hpctrain.evaluate.result import Result, Score
+from hpctrain.evaluate.scored import (
+    ScoredText,
+    check_tokenizer,
+    first_sequences,
+    heldout_streams,
+    score_heldout,
+)
+from hpctrain.evaluate.suites import SuiteOptions
+from hpctrain.model.transformer import next_token_loss
 from hpctrain.parallel.topology import Topology
-from hpctrain.progress import Progress, progress
-from hpctrain.shards.reader import open_streams, read_shards_manifest
-from hpctrain.train.data import fim_tokens
+from hpctrain.tokenizer.codec import Tokenizer
+from hpctrain.train.data import open_heldout
 from hpctrain.train.trained import Trained
 
+SEQUENCES = 64
+"""Held-out sequences of each language, at most, where the user sets no limit."""
+SERIAL = "serial"
+"""Files that use no parallel programming model."""
 
-def bits_per_byte(trained: Trained, shards: Path | None, sequences: int) -> list[dict[str, Any]]:
-    """Score at most `sequences` held-out sequences of each language: a row each, and one for all.
+Sums = tuple[float, int, int]
+"""Nats, tokens and bytes."""
 
-    `shards` replaces those of the run; they must be made with the same tokenizer, else DataError.
+
+def run_bits_per_byte(candidate: Candidate, options: SuiteOptions) -> Result:
+    """Bits per byte and loss of a local model: all, by language (with Fortran's form), by programming model.
+
+    A file that uses several models counts for each. Where the run learnt responses only, they alone count,
+    and only languages are told apart. Raises ConfigError for a candidate whose probabilities are not at hand.
     """
-    directory = shards or trained.config.data.shards
-    if read_shards_manifest(directory).inputs["tokenizer"] != trained.tokenizer.fingerprint:
-        raise DataError(f"{directory}: made with another tokenizer than {trained.run}")
-    heldout = build_heldout(
-        open_streams(directory, "validation"), fim_tokens(trained.tokenizer), trained.tokenizer.token_bytes,
-        Topology(world_size=1, rank=0, pipeline_stages=1), trained.config.data.sequence_length,
-        trained.config.train.micro_batch_size, sequences,
-    )  # fmt: skip
-    total = sum(len(part.micro_batches) for part in heldout.values())
-    rows = []
-    with progress("evaluate", total, "batches") as bar:
-        for language, part in heldout.items():
-            nats = _sum_of_losses(trained.model, part, bar)
-            rows.append(_row(language, nats, part.tokens, part.content_bytes))
-    everything = [sum(row[key] for row in rows) for key in ("nats", "tokens", "bytes")]
-    return [_public(row) for row in [*rows, _row("all", *everything)]]
+    trained = require_trained(candidate, "bits-per-byte")
+    shards = options.shards or trained.config.data.shards
+    sequences = options.limit or SEQUENCES
+    if trained.config.data.loss == "response":
+        groups = _of_responses(trained, shards, sequences)
+    else:
+        groups = _of_files(trained, shards, sequences)
+    return Result(
+        suite="bits-per-byte",
+        candidate=candidate.name,
+        scores=[score for group, sums in groups.items() for score in _scores(dict(group), sums)],
+        settings={"shards": str(shards), "split": "validation", "sequences a language, at most": sequences},
+    )
 
 
-def _sum_of_losses(model: Transformer, part: HeldOut, bar: Progress) -> float:
-    nats = 0.0
-    with torch.no_grad():
-        for batch in part.micro_batches:
-            loss = next_token_loss(model(batch.tokens, batch.boundaries), batch.targets)
-            nats += float(loss) * batch.targets.numel()
-            bar.advance()
-    return nats
-
-
-def _row(language: str, nats: float, tokens: int, content_bytes: int) -> dict[str, Any]:
-    return {"language": language, "nats": nats, "tokens": tokens, "bytes": content_bytes}
-
-
-def _public(row: dict[str, Any]) -> dict[str, Any]:
-    """What a reader wants of a row: nats per token and bits per byte."""
+def _of_files(trained: Trained, shards: Path, sequences: int) -> dict[tuple[tuple[str, str], ...], Sums]:
+    by_language: dict[str, Sums] = {}
+    by_model: dict[str, Sums] = defaultdict(lambda: (0.0, 0, 0))
+    length = trained.config.data.sequence_length
+    chosen = {
+        language: (stream, first_sequences(stream, length, sequences))
+        for language, stream in heldout_streams(trained, shards).items()
+    }
+    for text in score_heldout(trained, chosen):
+        by_language[text.language] = _sums(text, np.ones(len(text.positions), bool))
+        for model, sums in _by_model(text, trained.tokenizer):
+            by_model[model] = _add((by_model[model], sums))
     return {
-        "language": row["language"], "bytes": row["bytes"], "tokens": row["tokens"],
-        "loss": row["nats"] / max(1, row["tokens"]),
-        "bits_per_byte": row["nats"] / math.log(2) / max(1, row["bytes"]),
-    }  # fmt: skip
+        **{(("language", language),): sums for language, sums in by_language.items()},
+        **{(("model", model),): by_model[model] for model in sorted(by_model)},
+        (): _add(by_language.values()),
+    }
+
+
+def _by_model(text: ScoredText, tokenizer: Tokenizer) -> Iterable[tuple[str, Sums]]:
+    """The sums of each file, once for every programming model that it uses."""
+    first, last = int(text.positions[0]), int(text.positions[-1]) + 1
+    for file in heldout_files(text.stream, text.language, tokenizer, first, last):
+        inside = (text.positions >= file.start) & (text.positions <= file.start + len(file.ends))
+        for model in programming_models(file.content, text.language) or {SERIAL}:
+            yield model, _sums(text, inside)
+
+
+def _of_responses(trained: Trained, shards: Path, sequences: int) -> dict[tuple[tuple[str, str], ...], Sums]:
+    """As training measures responses: each example in one piece, several in a sequence."""
+    check_tokenizer(trained, shards)
+    alone = Topology(world_size=1, rank=0, pipeline_stages=1)
+    heldout = open_heldout(trained.config, trained.tokenizer, alone, sequences, shards, verify=True)
+    device = next(trained.model.parameters()).device
+    groups: dict[tuple[tuple[str, str], ...], Sums] = {}
+    for language, part in heldout.items():
+        nats = 0.0
+        with torch.inference_mode():
+            for batch in part.micro_batches:
+                logits = trained.model(batch.tokens.to(device), batch.boundaries.to(device))
+                nats += float(next_token_loss(logits, batch.targets.to(device))) * batch.targets.numel()
+        groups[(("language", language),)] = nats, part.tokens, part.content_bytes
+    return {**groups, (): _add(groups.values())}
+
+
+def _sums(text: ScoredText, which: np.ndarray[tuple[int], np.dtype[np.bool_]]) -> Sums:
+    return float(text.nats[which].sum()), int(which.sum()), int(text.sizes[which].sum())
+
+
+def _add(parts: Iterable[Sums]) -> Sums:
+    nats, tokens, size = 0.0, 0, 0
+    for part in parts:
+        nats, tokens, size = nats + part[0], tokens + part[1], size + part[2]
+    return nats, tokens, size
+
+
+def _scores(group: dict[str, str], sums: Sums) -> list[Score]:
+    nats, tokens, size = sums
+    return [
+        Score(
+            metric="bits per byte", value=nats / math.log(2) / size if size else None, count=size,
+            unit="bytes", group=group, lower_is_better=True,
+        ),
+        Score(
+            metric="nats per token", value=nats / tokens if tokens else None, count=tokens, unit="tokens",
+            group=group, lower_is_better=True,
+        ),
+    ]  # fmt: skip

@@ -26,6 +26,8 @@ class SuiteOptions:
     """Thread and rank counts to run with; by default the problem's own."""
     unsafe: bool = False
     """Run generated code without a sandbox."""
+    context_tokens: int | None = None
+    """Context of the model that is evaluated: what is cut to fit it is cut so for its floors too."""
 
 
 Suite = Callable[[Candidate, SuiteOptions], Result]

@@ -1,161 +1,161 @@
-"""A Hugging Face directory that any downstream tool loads as a Llama, proven before it is published."""
+"""A Hugging Face directory, written shard by shard, that downstream tools load as a Llama or Qwen2."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import Tensor
 
-from hpctrain.errors import DataError
+from hpctrain.errors import ConfigError, DataError
 from hpctrain.export.card import model_card
-from hpctrain.manifest import Manifest, StageWriter, find_finished, read_manifest, write_stage
-from hpctrain.progress import say
+from hpctrain.export.chat import chat_template
+from hpctrain.export.proof import Proof, as_trained, check_tokenizer, fits_in_memory, prove
+from hpctrain.export.publish import publish
+from hpctrain.export.source import Source, Stored, open_source
+from hpctrain.manifest import Manifest, StageWriter
+from hpctrain.model.huggingface import huggingface_name, to_huggingface_config
+from hpctrain.progress import progress, say
 from hpctrain.tokenizer.huggingface import to_tokenizer_json, tokenizer_config
-from hpctrain.train.generate import generate
-from hpctrain.train.metrics import EVENTS_NAME, JsonLines, now
-from hpctrain.train.trained import Trained, load_trained
 
-EXPORT_KIND = "export"
-EXPORT_FORMAT = 1
-_LAYER_NAMES = {
-    "attention_norm.weight": "input_layernorm.weight",
-    "attention.query.weight": "self_attn.q_proj.weight",
-    "attention.key.weight": "self_attn.k_proj.weight",
-    "attention.value.weight": "self_attn.v_proj.weight",
-    "attention.output.weight": "self_attn.o_proj.weight",
-    "mlp_norm.weight": "post_attention_layernorm.weight",
-    "mlp.gate.weight": "mlp.gate_proj.weight",
-    "mlp.up.weight": "mlp.up_proj.weight",
-    "mlp.down.weight": "mlp.down_proj.weight",
-}
-_OUTER_NAMES = {
-    "embedding.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": "lm_head.weight",
-}
-_LOGIT_TOLERANCE = 1e-4
-_PROOF_TOKENS = 32
-_PROOF_TEXT = b"subroutine axpy(n, a, x, y)\n  integer, intent(in) :: n\n  real, intent(in) :: a, x(n)\n"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+SHARD_BYTES = 5_000_000_000
 
 
-def export_huggingface(run: Path, out: Path) -> Manifest:
-    """Write a run's newest whole checkpoint as `LlamaForCausalLM` in fp32, with tokenizer and model card.
+def export_huggingface(run: Path, out: Path, dtype: str = "fp32", shard_bytes: int = SHARD_BYTES) -> Manifest:
+    """Write a run's newest whole checkpoint with tokenizer and model card, in the memory of one shard.
 
-    The written directory is loaded with transformers and compared: logits, the tokenizer's ids and greedy
-    text. Raises DataError, and publishes nothing, if they differ.
+    `dtype` is one of DTYPES. The written directory is loaded with transformers and compared: logits, the
+    tokenizer's ids and greedy text. Raises ConfigError for another type; DataError, and publishes nothing, if
+    the comparison fails or the type cannot hold a weight.
     """
-    trained = load_trained(run)
-    inputs = {
-        "checkpoint": trained.checkpoint.manifest.fingerprint,
-        "tokenizer": trained.tokenizer.fingerprint,
-    }
-    if finished := find_finished(out, EXPORT_KIND, EXPORT_FORMAT, inputs):
-        say(f"{out}: up to date")
-        return finished
-    with write_stage(out, EXPORT_KIND, EXPORT_FORMAT) as stage:
-        _write_weights(trained, stage)
-        _write_tokenizer(trained, stage)
-        stage.write_json("config.json", llama_config(trained))
-        stage.path("README.md").write_text(model_card(trained, out.name), encoding="utf-8")
-        difference = _prove(trained, stage.directory)
-        stage.inputs = inputs
-        stage.counts = {
-            "step": trained.checkpoint.state.step,
-            "parameters": trained.checkpoint.manifest.counts["parameters"],
-        }
-        stage.details = {"largest_logit_difference": difference, "run": str(run)}
-    _note_in_run(run, out, trained.checkpoint.state.step)
-    say(f"{out}: reloaded with transformers; logits differ by at most {difference:.1e}, greedy text is equal")
-    return read_manifest(out, EXPORT_KIND, EXPORT_FORMAT)
+    check_dtype("hf", dtype, DTYPES)
+    with open_source(run) as source:
+        options = {"format": "hf", "dtype": dtype, "shard_bytes": str(shard_bytes)}
+        return publish(
+            source, out, options, lambda stage: _write(source, stage, out.name, dtype, shard_bytes)
+        )
 
 
-def _note_in_run(run: Path, out: Path, step: int) -> None:
-    """Let the run know where it was exported to."""
-    events = JsonLines(run / EVENTS_NAME)
-    events.append({"time": now(), "event": "export", "step": step, "path": str(out)})
-    events.close()
+def check_dtype(format: str, dtype: str, valid: Iterable[str]) -> None:
+    """Raise ConfigError for a type that a format does not have."""
+    if dtype not in valid:
+        raise ConfigError(f"--dtype: {format} has no {dtype}; valid: {', '.join(valid)}")
 
 
-def huggingface_name(name: str) -> str:
-    """Llama's spelling of a name: `model.layers.3.mlp.up_proj.weight` for `block_3.mlp.up.weight`."""
-    if name in _OUTER_NAMES:
-        return _OUTER_NAMES[name]
-    block, rest = name.split(".", 1)
-    return f"model.layers.{block.removeprefix('block_')}.{_LAYER_NAMES[rest]}"
+def _write(source: Source, stage: StageWriter, name: str, dtype: str, shard_bytes: int) -> Proof:
+    write_weights(source.shapes, source.weights.read, stage, DTYPES[dtype], shard_bytes)
+    write_tokenizer(source, stage)
+    torch_name = str(DTYPES[dtype]).removeprefix("torch.")
+    stage.write_json("config.json", huggingface_config(source) | {"dtype": torch_name})
+    stage.write_json("generation_config.json", _generation_config(source))
+    proof = _prove(source, stage.directory, dtype)
+    stage.path("README.md").write_text(model_card(source, name, "hf", dtype), encoding="utf-8")
+    return proof
 
 
-def llama_config(trained: Trained) -> dict[str, Any]:
+def huggingface_config(source: Source) -> dict[str, Any]:
     """The content of `config.json`."""
-    model, special = trained.config.model, trained.tokenizer.special
-    return {
-        "architectures": ["LlamaForCausalLM"],
-        "model_type": "llama",
-        "vocab_size": trained.tokenizer.vocab_size,
-        "hidden_size": model.hidden_size,
-        "intermediate_size": model.mlp_size,
-        "num_hidden_layers": model.layers,
-        "num_attention_heads": model.heads,
-        "num_key_value_heads": model.kv_heads,
-        "head_dim": model.head_size,
-        "max_position_embeddings": trained.config.data.sequence_length,
-        "rms_norm_eps": model.norm_epsilon,
-        "rope_parameters": {"rope_type": "default", "rope_theta": model.rope_theta},
-        "rope_theta": model.rope_theta,
-        "hidden_act": "silu",
-        "attention_bias": False,
-        "mlp_bias": False,
-        "tie_word_embeddings": model.tied,
-        "bos_token_id": special.document,
-        "eos_token_id": special.end,
-        "pad_token_id": special.pad,
-        "dtype": "float32",
-    }
+    tokenizer = source.tokenizer
+    return to_huggingface_config(source.config.model, tokenizer.vocab_size, source.context, tokenizer.special)
 
 
-def _write_weights(trained: Trained, stage: StageWriter) -> None:
-    weights = {
-        huggingface_name(name): parameter.detach().contiguous()
-        for name, parameter in trained.model.named_parameters()
-    }
-    save_file(weights, stage.path("model.safetensors"), metadata={"format": "pt"})
+def _generation_config(source: Source) -> dict[str, Any]:
+    special = source.tokenizer.special
+    return {"bos_token_id": special.document, "eos_token_id": special.end, "pad_token_id": special.pad}
 
 
-def _write_tokenizer(trained: Trained, stage: StageWriter) -> None:
-    stage.path("tokenizer.json").write_text(to_tokenizer_json(trained.tokenizer), encoding="utf-8")
-    limits = {"model_max_length": trained.config.data.sequence_length}
-    stage.write_json("tokenizer_config.json", tokenizer_config(trained.tokenizer) | limits)
+def write_tokenizer(source: Source, stage: StageWriter) -> None:
+    """Write the files with which AutoTokenizer loads the directory."""
+    stage.path("tokenizer.json").write_text(to_tokenizer_json(source.tokenizer), encoding="utf-8")
+    config = tokenizer_config(source.tokenizer) | {"model_max_length": source.context}
+    if source.config.data.template == "chat":
+        config["chat_template"] = chat_template(source.tokenizer)
+    stage.write_json("tokenizer_config.json", config)
 
 
-def _prove(trained: Trained, directory: Path) -> float:
-    """Load what was written with transformers and compare; returns the largest difference of a logit."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def write_weights(
+    shapes: Mapping[str, torch.Size],
+    read: Callable[[str], Tensor],
+    stage: StageWriter,
+    dtype: torch.dtype,
+    shard_bytes: int,
+) -> None:
+    """Write safetensors files of at most `shard_bytes` (a larger weight stands alone), and their index.
 
-    theirs = AutoModelForCausalLM.from_pretrained(
-        directory, dtype=torch.float32, local_files_only=True
-    ).eval()
-    their_tokenizer = AutoTokenizer.from_pretrained(directory, local_files_only=True)
-    ours, special = trained.tokenizer, trained.tokenizer.special
-    context = trained.config.data.sequence_length
-    prompt = ours.encode_document("fortran-free", "axpy.f90", _PROOF_TEXT)[:-1].tolist()[: context // 2]
-    new = min(_PROOF_TOKENS, context - len(prompt))  # past its context each side cuts in its own way
-    if their_tokenizer.encode(_PROOF_TEXT.decode(), add_special_tokens=False) != ours.encode(_PROOF_TEXT):
-        raise DataError(f"{directory}: the exported tokenizer gives other ids; nothing was published")
-    with torch.no_grad():
-        tokens = torch.tensor([prompt])
-        boundaries = torch.tensor([0, len(prompt)], dtype=torch.int32)
-        difference = float((theirs(tokens).logits - trained.model(tokens, boundaries)).abs().max())
-        if not difference <= _LOGIT_TOLERANCE:
-            raise DataError(
-                f"{directory}: logits differ by {difference:.1e} after reloading; nothing was published"
+    No more than one file's weights are in memory. Raises DataError for a weight that `dtype` cannot hold.
+    """
+    shards = plan_shards(shapes, dtype.itemsize, shard_bytes)
+    places: dict[str, str] = {}
+    with progress("export", sum(map(len, shards)), "weights") as bar:
+        for number, names in enumerate(shards, 1):
+            file = (
+                f"model-{number:05d}-of-{len(shards):05d}.safetensors"
+                if len(shards) > 1
+                else "model.safetensors"
             )
-        generated = theirs.generate(
-            tokens, attention_mask=torch.ones_like(tokens), max_new_tokens=new, do_sample=False,
-            eos_token_id=special.end, pad_token_id=special.pad,
-        )[0, len(prompt) :].tolist()  # fmt: skip
-    generated = generated[: generated.index(special.end)] if special.end in generated else generated
-    mine = generate(trained.model, prompt, new, context, special.end)
-    if generated != mine:
-        raise DataError(f"{directory}: greedy text differs after reloading; nothing was published")
-    return difference
+            content = {huggingface_name(name): convert(name, read(name), dtype) for name in names}
+            save_safetensors(content, stage.path(file))
+            places |= dict.fromkeys(content, file)
+            del content
+            stage.seal(file)
+            bar.advance(len(names))
+    if len(shards) > 1:
+        elements = sum(shape.numel() for shape in shapes.values())
+        sizes = {"total_parameters": elements, "total_size": elements * dtype.itemsize}
+        stage.write_json("model.safetensors.index.json", {"metadata": sizes, "weight_map": places})
+
+
+def save_safetensors(content: Mapping[str, Tensor], path: Path) -> None:
+    """Write a file that those may read who may read its directory."""
+    save_file(dict(content), path, metadata={"format": "pt"})
+    path.chmod(path.parent.stat().st_mode & 0o666)  # the library leaves it to its owner
+
+
+def plan_shards(shapes: Mapping[str, torch.Size], item_bytes: int, shard_bytes: int) -> list[list[str]]:
+    """Names of the weights of each file, in order."""
+    shards: list[list[str]] = []
+    room = 0
+    for name, shape in shapes.items():
+        size = shape.numel() * item_bytes
+        if not shards or size > room:
+            shards.append([])
+            room = shard_bytes
+        shards[-1].append(name)
+        room -= size
+    return shards
+
+
+def convert(name: str, weight: Tensor, dtype: torch.dtype) -> Tensor:
+    """A weight in `dtype`. Raises DataError if a number of it is not finite there."""
+    converted = weight.to(dtype)
+    if not bool(converted.isfinite().all()):
+        largest = float(weight.abs().max())
+        raise DataError(f"{name}: holds {largest:.3g}, which {dtype} cannot; export with another --dtype")
+    return converted.contiguous()
+
+
+def _prove(source: Source, directory: Path, dtype: str) -> Proof:
+    """Load what was written with transformers and compare."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+    theirs = AutoTokenizer.from_pretrained(directory, local_files_only=True)
+    check_tokenizer(lambda text: theirs.encode(text, add_special_tokens=False), source, directory)
+    place: dict[str, Any] = {}
+    if not fits_in_memory(source):
+        say(f"{directory}: larger than half of the free memory, so the proof reads it layer by layer")
+        place = {"device_map": {"": "disk"}, "offload_folder": directory.parent}
+    model = AutoModelForCausalLM.from_pretrained(
+        directory, dtype=torch.float32, local_files_only=True, **place
+    )
+    return prove(model.eval(), source, rounding(dtype), directory)
+
+
+def rounding(dtype: str) -> Stored:
+    """What becomes of a weight that is stored in `dtype`."""
+    return as_trained if dtype == "fp32" else lambda name, weight: weight.to(DTYPES[dtype]).float()

@@ -193,9 +193,9 @@ def _weights_problems(config: RunConfig, command: str) -> Iterator[str]:
 def _memory_problems(config: RunConfig, vocab_size: int, world_size: int, memory_bytes: int) -> Iterator[str]:
     parameters, parallel = config.model.parameter_count(vocab_size), config.parallel
     replicas = max(1, world_size // parallel.pipeline_stages)
-    need = least_gpu_bytes(
-        parameters, config.train.precision, parallel.zero_stage, replicas, parallel.pipeline_stages
-    )
+    layout = (config.train.precision, parallel.zero_stage, replicas, parallel.pipeline_stages)
+    trained = config.parameter_count(vocab_size)
+    need = least_gpu_bytes(trained, *layout) + frozen_gpu_bytes(parameters - trained, *layout)
     if need > memory_bytes:
         yield (
             f"model: {parameters / 1e9:.2f}G parameters in {config.train.precision} need at least "
@@ -215,6 +215,12 @@ def least_gpu_bytes(parameters: int, precision: str, zero_stage: int, replicas: 
     whole = (weights if zero_stage < 3 else 0) + (gradients if zero_stage < 2 else 0)
     divided = weights + gradients + optimizer - whole
     return int(parameters / stages * (whole + divided / replicas))
+
+
+def frozen_gpu_bytes(parameters: int, precision: str, zero_stage: int, replicas: int, stages: int) -> int:
+    """Memory of the weights that an adapter leaves as they are, on each GPU."""
+    weights, _, _ = _BYTES_PER_PARAMETER[precision]
+    return max(0, parameters) * weights // stages // (replicas if zero_stage == 3 else 1)
 
 
 def machine_problems(site: Site, venv: Path, to_print: bool) -> Iterator[str]:

@@ -40,6 +40,8 @@ class StepData(NamedTuple):
     micro_batches: list[Batch]
     digest: int
     """This rank's share of the batch digest: summed over the data-parallel ranks modulo 2^64, the whole."""
+    counted: int = 0
+    """Targets of this rank that count, where only responses do."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +54,23 @@ class SampleReader:
     marks: FimTokens
     cutter: Cutter | None = None
     """For cuts between characters."""
+    responses_only: bool = False
+    """Whether only the responses of examples are learnt, which the shards' spans are."""
 
     def read(self, samples: Indices) -> list[npt.NDArray[np.int64]]:
         """The sequences of these samples, in turn."""
         where = zip(samples.tolist(), *(part.tolist() for part in self.order.locate(samples)), strict=True)
         return [self._read(n, self.components[component], sequence) for n, component, sequence in where]
+
+    def counted(self, samples: Indices) -> npt.NDArray[np.bool_]:
+        """Which tokens of these samples' sequences are of a response: [samples, S + 1]."""
+        where = list(zip(*(part.tolist() for part in self.order.locate(samples)), strict=True))
+        length = self.components[0].sequence_length + 1
+        counted = np.zeros((len(where), length), bool)
+        for row, (component, sequence) in zip(counted, where, strict=True):
+            for span in spans_of(self.components[component].places(sequence)):
+                row[int(span["start"]) : int(span["stop"])] = True
+        return counted
 
     def _read(self, sample: int, component: Component, number: int) -> npt.NDArray[np.int64]:
         places = component.places(number)
@@ -83,11 +97,13 @@ def make_batch(sequences: npt.NDArray[np.int64], document_mark: int) -> Batch:
     )
 
 
-def make_packed_batch(sequences: npt.NDArray[np.int64], marks: FimTokens) -> Batch:
+def make_packed_batch(
+    sequences: npt.NDArray[np.int64], marks: FimTokens, counted: npt.NDArray[np.bool_] | None = None
+) -> Batch:
     """As `make_batch`, of sequences that a plan put together.
 
     What follows an end begins anew even without a mark: the rest of a long document, or padding. Neither is
-    to be learnt from what stands before it.
+    to be learnt from what stands before it. `counted` [B, S+1]: the tokens to learn, where not all are.
     """
     inputs, targets = sequences[:, :-1], sequences[:, 1:].copy()
     starts = inputs == marks.document
@@ -97,6 +113,8 @@ def make_packed_batch(sequences: npt.NDArray[np.int64], marks: FimTokens) -> Bat
     boundaries = np.full(inputs.size + 1, inputs.size, dtype=np.int32)
     boundaries[: len(edges)] = edges
     targets[(targets == marks.pad) | ((inputs == marks.end) & (targets != marks.document))] = _IGNORED
+    if counted is not None:
+        targets[~counted[:, 1:]] = _IGNORED
     return Batch(
         torch.from_numpy(np.ascontiguousarray(inputs)),
         torch.from_numpy(targets),
@@ -143,16 +161,21 @@ class BatchLoader:
         """This rank's micro-batches of the global batch that begins at `first_sample`."""
         mine = self.samples(first_sample)
         sequences = self.reader.read(mine)
-        stacks = [
-            np.stack(sequences[start : start + self.micro_batch_size])
-            for start in range(0, len(mine), self.micro_batch_size)
-        ]
+        counted = self.reader.counted(mine) if self.reader.responses_only else None
+        micro_batches = []
+        for start in range(0, len(mine), self.micro_batch_size):
+            rows = slice(start, start + self.micro_batch_size)
+            micro_batches.append(
+                self._batch(np.stack(sequences[rows]), None if counted is None else counted[rows])
+            )
+        learnt = 0 if counted is None else sum(int((b.targets != _IGNORED).sum()) for b in micro_batches)
+        return StepData(micro_batches, digest_of(mine, sequences), learnt)
+
+    def _batch(self, stack: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_] | None) -> Batch:
         marks = self.reader.marks
-        micro_batches = [
-            make_batch(stack, marks.document) if marks.pad < 0 else make_packed_batch(stack, marks)
-            for stack in stacks
-        ]
-        return StepData(micro_batches, digest_of(mine, sequences))
+        if marks.pad < 0:
+            return make_batch(stack, marks.document)
+        return make_packed_batch(stack, marks, counted)
 
     def samples(self, first_sample: int) -> Indices:
         """The sample numbers of this rank: micro-batches are dealt to the replicas in turn."""

@@ -25,8 +25,10 @@ from hpctrain.loader.packing import (
     plan_path,
 )
 from hpctrain.manifest import Manifest
+from hpctrain.shards.layout import RESPONSES
 from hpctrain.shards.reader import open_streams, read_shards_manifest
 from hpctrain.shards.stream import TokenStream
+from hpctrain.tasks.template import Template
 
 _ANY = "any"
 _FIRST_FIM_KEYS = ("rate", "suffix_first")
@@ -56,6 +58,10 @@ class DataConfig(Section):
     when a plan is made."""
     fim: FimConfig = FimConfig()
     """Fill in the middle."""
+    loss: Literal["all", "response"] | None = None
+    """Tokens to learn: all, or the responses in shards of instructions. None: responses if there are any."""
+    template: Template | None = None
+    """How requests stand in the text, as the shards of instructions say; filled in by the run."""
 
     @field_validator("mixture")
     @classmethod
@@ -74,6 +80,41 @@ class DataConfig(Section):
         return self
 
 
+def settle_data(config: DataConfig, shards: Manifest) -> DataConfig:
+    """The config with `loss` and `template` as the shards have it, where they are not given.
+
+    Raises ConfigError with everything in which config and shards contradict each other.
+    """
+    details = shards.details
+    has_responses = bool(details.get(RESPONSES))
+    loss = config.loss or ("response" if has_responses else "all")
+    template = details.get("template")
+    problems = []
+    if loss == "response" and not has_responses:
+        problems.append(f"data.loss: {config.shards} does not say what is a response; use all")
+    if config.template not in (None, template):
+        problems.append(f"data.template: {config.shards} was built with {template}; leave it out")
+    if has_responses and config.packing != "best_fit":
+        problems.append("data.packing: examples must stay whole; use best_fit")
+    if has_responses and config.fim.rate:
+        problems.append("data.fim.rate: shards of instructions are not rearranged; use 0")
+    problems += length_problems(config, shards)
+    if problems:
+        raise ConfigError(problems)
+    return config.model_copy(update={"loss": loss, "template": template})
+
+
+def length_problems(config: DataConfig, shards: Manifest) -> list[str]:
+    """What to say of shards of instructions of which an example is longer than a sequence; else nothing."""
+    longest, length = shards.details.get("longest", 0), config.sequence_length
+    if longest <= length + 1:
+        return []
+    return [
+        f"data.sequence_length: {length}, but the longest example of {config.shards} has {longest} tokens; "
+        f"use {longest - 1}, or build the shards with --context {length} --too-long drop"
+    ]
+
+
 def data_identity(config: DataConfig) -> dict[str, str]:
     """Fingerprints of what decides a run's samples besides shards, seed and sequence length.
 
@@ -87,7 +128,8 @@ def data_identity(config: DataConfig) -> dict[str, str]:
     if config.temperature is not None:
         mixture = {"temperature": config.temperature, "over": config.temperature_over}
     packing = {} if config.packing == "cut" else {"data.packing": config.packing}
-    return {"data.mixture": fingerprint(mixture), "data.fim": fingerprint(kept), **packing}
+    loss = {"data.loss": config.loss} if config.loss == "response" else {}
+    return {"data.mixture": fingerprint(mixture), "data.fim": fingerprint(kept), **packing, **loss}
 
 
 class Stream(Protocol):

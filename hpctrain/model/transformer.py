@@ -29,6 +29,8 @@ class Layer:
     """Name of an earlier layer whose module is used again here, instead of building one."""
     forward: Callable[[nn.Module, Any], Any] | None = None
     """How to run the module, where not by calling it."""
+    is_frozen: bool = False
+    """Whether none of its parameters is trained."""
 
 
 def build_layers(config: ModelConfig, vocab_size: int, seed: int, attention: Attention) -> list[Layer]:
@@ -48,6 +50,17 @@ def build_layers(config: ModelConfig, vocab_size: int, seed: int, attention: Att
     else:
         head = layer("head", partial(Head, config, vocab_size))
     return [embedding, *blocks, norm, head]
+
+
+def parameter_shapes(layers: Sequence[Layer]) -> dict[str, torch.Size]:
+    """Name and shape of every parameter of a layer list, in order; nothing is allocated."""
+    with torch.device("meta"):
+        return {
+            f"{layer.name}.{name}": parameter.shape
+            for layer in layers
+            if layer.shares is None
+            for name, parameter in layer.build().named_parameters()
+        }
 
 
 def layer_costs(config: ModelConfig, vocab_size: int) -> list[int]:
@@ -102,11 +115,17 @@ class Transformer(nn.Module):
         return state
 
 
-def next_token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""(logits [B,S,V], targets [B,S]) -> a scalar, as `next_token_loss`."""
+
+
+def next_token_loss(logits: Tensor, targets: Tensor, counted_share: float = 1.0) -> Tensor:
     """Cross-entropy in nats: the sum over counted targets divided by the number of positions B*S.
 
     logits [B,S,V], targets [B,S]; a target of -100 counts for nothing (torch's default). The divisor does
-    not depend on the data, so the mean over micro-batches and ranks is the global batch's, in any layout.
+    not depend on the batch, so the mean over micro-batches and ranks is the global batch's, in any layout.
+    `counted_share`: share of positions that count in all of the data, where that is far from all of them;
+    the divisor is multiplied with it.
     """
     total = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten().long(), reduction="sum")
-    return total / targets.numel()
+    return total / (targets.numel() * counted_share)

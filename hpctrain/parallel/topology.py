@@ -71,14 +71,17 @@ def accumulation_steps(global_batch_size: int, micro_batch_size: int, data_paral
     return None if global_batch_size % per_step else global_batch_size // per_step
 
 
-def split_model(costs: Sequence[int], stages: int) -> list[int]:
+def split_model(costs: Sequence[int], stages: int, head_apart: bool = True) -> list[int]:
     """Cut the layer list (embedding, blocks, norm, head) into stages; see `split_layers`.
 
     The embedding stays with the first block and the norm with the head. Each stage then has matrices and
     norm weights, so the same optimizer groups: DeepSpeed sums the gradient norm over the stages group by
-    group, and hangs where one stage has fewer.
+    group, and hangs where one stage has fewer. Without `head_apart` norm and head stay with the last block:
+    where only blocks are trained, each stage needs one.
     """
     units = [costs[0] + costs[1], *costs[2:-2], costs[-2] + costs[-1]]
+    if not head_apart and len(units) > 1:
+        units[-2:] = [sum(units[-2:])]
     inner = split_layers(units, stages)[1:-1]
     return [0, *(cut + 1 for cut in inner), len(costs)]
 

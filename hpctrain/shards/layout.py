@@ -12,7 +12,9 @@ s spans, in root datasets, all contiguous and aligned, so that readers may map t
     /source_names       UTF-8 of fixed length, r: the source of each run
     /spans              SPAN_DTYPE, s: parts of documents for fill in the middle, by start, longer first
 
-/spans is there if the manifest says so. Format 1 had neither sources nor spans; it is still read.
+/spans is there if the manifest says so. In shards of instructions (`responses` in the manifest's details) it
+holds the response of each document, end mark included, and nothing else. Format 1 had neither sources nor
+spans; it is still read.
 """
 
 from __future__ import annotations
@@ -43,9 +45,13 @@ _ALWAYS = [TOKENS, DOCUMENT_OFFSETS, DOCUMENT_INDEX]
 TOKEN_DTYPES = (np.dtype("<u2"), np.dtype("<u4"))
 INDEX_DTYPE = np.dtype("<u8")
 SPAN_KINDS = ("loop_nest", "directive", "kernel", "function")
+RESPONSE_KIND = len(SPAN_KINDS)
+"""The kind of a span that is the response of an example of instructions."""
+RESPONSES = "responses"
+"""Among the details of a manifest: whether spans are responses."""
 SPAN_DTYPE = np.dtype([("start", "<u8"), ("stop", "<u8"), ("head", "<u2"), ("tail", "<u2"), ("kind", "|u1")])
 """Tokens start to stop - 1 of the shard, of whose bytes the first `head` and the last `tail` are not in the
-span; `kind` is a place in SPAN_KINDS."""
+span; `kind` is a place in SPAN_KINDS, or RESPONSE_KIND."""
 ALIGNMENT_BYTES = 4096
 DEFAULT_SHARD_BYTES = 256 << 20
 

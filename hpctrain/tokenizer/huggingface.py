@@ -1,9 +1,12 @@
 """The same tokenizer in Hugging Face's `tokenizer.json`, for export.
 
-Ids are identical for text that is valid UTF-8 and holds neither U+2581 nor the literal text of a control
-token. What does not carry over: a literal U+2581 is taken for a space; bytes that are not UTF-8 cannot be
-given at all, and decoding ids that stand for some gives U+FFFD; the literal text `<fim_prefix>` becomes the
-control token, as is usual there, unless the tokenizer is loaded or called with `split_special_tokens=True`.
+A tokenizer that came from there goes back as it came, with the tokens that were added.
+
+Of one trained here, ids are identical for text that is valid UTF-8 and holds neither U+2581 nor the literal
+text of a control token. What does not carry over: a literal U+2581 is taken for a space; bytes that are not
+UTF-8 cannot be given at all, and decoding ids that stand for some gives U+FFFD; the literal text
+`<fim_prefix>` becomes the control token, as is usual there, unless the tokenizer is loaded or called with
+`split_special_tokens=True`.
 """
 
 from __future__ import annotations
@@ -13,11 +16,17 @@ from typing import Any
 from tokenizers import AddedToken, decoders, models, normalizers
 from tokenizers import Tokenizer as HuggingFaceTokenizer
 
-from hpctrain.tokenizer.codec import SPACE_SIGN, SPECIAL_NAMES, Tokenizer, language_piece, special_piece
+from hpctrain.tokenizer.codec import SPECIAL_NAMES, Tokenizer, language_piece, special_piece
+from hpctrain.tokenizer.foreign import ForeignTokenizer
+from hpctrain.tokenizer.runs import SPACE_SIGN
+from hpctrain.tokenizer.sentence_pieces import SentencePieceTokenizer
 
 
 def to_tokenizer_json(tokenizer: Tokenizer) -> str:
     """The text of `tokenizer.json`: BPE with byte fallback over the same pieces and ids."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return tokenizer.json
+    assert isinstance(tokenizer, SentencePieceTokenizer)
     processor = tokenizer.processor
     pieces = [processor.id_to_piece(id_) for id_ in range(tokenizer.vocab_size)]
     model = models.BPE(
@@ -39,6 +48,8 @@ def to_tokenizer_json(tokenizer: Tokenizer) -> str:
 
 def tokenizer_config(tokenizer: Tokenizer) -> dict[str, Any]:
     """The content of `tokenizer_config.json`, with which AutoTokenizer loads the directory."""
+    if isinstance(tokenizer, ForeignTokenizer):
+        return tokenizer.config
     return {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "unk_token": special_piece("unk"),
@@ -54,7 +65,7 @@ def _control_pieces(tokenizer: Tokenizer) -> list[str]:
     return [*names, *(language_piece(language) for language in tokenizer.languages)]
 
 
-def _merges(tokenizer: Tokenizer, pieces: list[str]) -> list[tuple[str, str]]:
+def _merges(tokenizer: SentencePieceTokenizer, pieces: list[str]) -> list[tuple[str, str]]:
     """Every way to make a piece of two others, best piece first.
 
     SentencePiece always makes the best-scored piece that two neighbours give; scores fall with the id.

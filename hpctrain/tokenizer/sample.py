@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import xxhash
 
-from hpctrain.tokenizer.codec import SPACE_SIGN
+from hpctrain.tokenizer.runs import SPACE_SIGN
 
 _HELD_OUT_ONE_IN = 64
 _HELD_OUT_BYTES = 1 << 20

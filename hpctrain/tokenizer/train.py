@@ -26,13 +26,13 @@ from hpctrain.tokenizer.codec import (
     SPECIAL_NAMES,
     TOKENIZER_FORMAT,
     TOKENIZER_KIND,
-    Tokenizer,
     language_piece,
     special_piece,
 )
 from hpctrain.tokenizer.describe import bytes_per_token
 from hpctrain.tokenizer.lexicon import directive_text
 from hpctrain.tokenizer.sample import draw_sample
+from hpctrain.tokenizer.sentence_pieces import SentencePieceTokenizer
 from hpctrain.tokenizer.trainer_process import write_request
 
 _WORK = 100
@@ -116,7 +116,7 @@ def train_tokenizer(
         with progress("tokenizer", _WORK, "parts of the work") as bar:
             texts = chain(chain.from_iterable(sample.training.values()), extra_texts(config))
             _train_model(trainer_options(config, languages), texts, model_path, bar)
-        tokenizer = Tokenizer(model_path.read_bytes(), fingerprint="")
+        tokenizer = SentencePieceTokenizer(model_path.read_bytes(), fingerprint="")
         held_out = ((name, content) for name, drawn in sample.held_out.items() for content in drawn)
         stage.inputs = inputs
         stage.counts = {

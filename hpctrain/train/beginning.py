@@ -7,15 +7,29 @@ from typing import Any
 
 from hpctrain.checkpoint.restore import Whole, check_identity, load_weights, newest_whole, restore
 from hpctrain.errors import CheckpointError, DataError, HpctrainError
+from hpctrain.manifest import Manifest
 from hpctrain.parallel.process import Gang, raise_together
 from hpctrain.parallel.topology import Topology
 from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.train.brake import refuse_standstill
-from hpctrain.train.config import RunConfig
+from hpctrain.train.config import RunConfig, identity
 from hpctrain.train.loop import Loop
 from hpctrain.train.metrics import EVENTS_NAME, read_events
 from hpctrain.train.rundir import CHECKPOINTS_NAME
+from hpctrain.train.weights import choose_start, open_weights
+
+
+def find_base(config: RunConfig, shards: Manifest, gang: Gang) -> Whole | None:
+    """The checkpoint whose weights the run's adapter changes; None without an adapter. A collective call.
+
+    Raises DataError if it is of another model or tokenizer.
+    """
+    if config.adapter is None:
+        return None
+    whole = choose_start(config, gang)
+    _check_start(config, whole, identity(config, shards))
+    return whole
 
 
 def find_checkpoint(config: RunConfig, topology: Topology, run_identity: dict[str, str]) -> Whole | None:
@@ -62,19 +76,25 @@ def restore_or_begin(loop: Loop, whole: Whole | None) -> None:
 def _take_weights(loop: Loop, run: Path) -> None:
     """Begin with another run's weights. Raises DataError if they are of another model or tokenizer."""
     gang = Gang(loop.engine.topology.rank, loop.engine.topology.world_size)
-    whole = newest_whole(run / CHECKPOINTS_NAME, may_start_anew=False, gang=gang)
-    if whole is None:
-        raise _everywhere(DataError(f"run.start_from: {run} has no checkpoint"))
-    wanted = {name: loop.saver.identity[name] for name in ("model", "tokenizer")}
-    if differing := [name for name in wanted if whole.manifest.inputs.get(name) != wanted[name]]:
-        what = " and ".join(differing)
-        raise _everywhere(
-            DataError(f"run.start_from: {run} has another {what}; use its sections in this config")
-        )
-    load_weights(loop.engine, whole)
+    whole = choose_start(loop.config, gang)
+    if loop.config.adapter is None:  # an adapter's engine was built on them
+        _check_start(loop.config, whole, loop.saver.identity)
+        with open_weights(run, whole) as weights:
+            load_weights(loop.engine, weights)
     loop.journal.event("weights", 0, run=str(run), checkpoint=whole.directory.name)
     if gang.rank == 0:
         say(f"beginning with the weights of {run}, {whole.directory.name}")
+
+
+def _check_start(config: RunConfig, whole: Whole, run_identity: dict[str, str]) -> None:
+    wanted = {name: run_identity[name] for name in ("model", "tokenizer")}
+    if differing := [name for name in wanted if whole.manifest.inputs.get(name) != wanted[name]]:
+        what = " and ".join(differing)
+        raise _everywhere(
+            DataError(
+                f"run.start_from: {config.run.start_from} has another {what}; use its sections in this config"
+            )
+        )
 
 
 def _everywhere(error: HpctrainError) -> HpctrainError:

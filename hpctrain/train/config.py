@@ -6,19 +6,24 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from hpctrain.checkpoint.config import CheckpointConfig
-from hpctrain.config import Section, fingerprint
+from hpctrain.config import Section, fingerprint, read_yaml
 from hpctrain.engine.base import OptimizerConfig, Precision
 from hpctrain.errors import ConfigError
-from hpctrain.loader.mixture import DataConfig, data_identity
+from hpctrain.loader.mixture import DataConfig, data_identity, settle_data
 from hpctrain.manifest import Manifest
+from hpctrain.model.adapter import AdapterConfig
 from hpctrain.model.config import ModelConfig
 from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layout_problems
 from hpctrain.parallel.watch import WatchConfig
+from hpctrain.tasks.config import TaskConfig
 from hpctrain.train.metrics import LogConfig
 from hpctrain.train.schedule import ScheduleConfig
+
+BASE_INPUT = "run.start_from"
+"""The checkpoint whose weights a run's adapters change, among the inputs of its own checkpoints."""
 
 
 class RunSection(Section):
@@ -67,6 +72,11 @@ class RunConfig(Section):
     run: RunSection
     data: DataConfig
     model: ModelConfig
+    """The shape. Left out, or null, it is that of `run.start_from`."""
+    adapter: AdapterConfig | None = None
+    """Train an adapter on the weights of `run.start_from`, which stay as they are; none: train all."""
+    task: TaskConfig | None = None
+    """What `hpctrain finetune` makes the data of, where `data.shards` are not there yet."""
     parallel: ParallelConfig = ParallelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     schedule: ScheduleConfig = ScheduleConfig()
@@ -75,6 +85,31 @@ class RunConfig(Section):
     watch: WatchConfig = WatchConfig()
     log: LogConfig = LogConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _take_model(cls, tree: object) -> object:
+        """Where no shape is given, the one of the run whose weights this run begins with."""
+        if not isinstance(tree, dict) or tree.get("model") is not None:
+            return tree
+        rest = {name: value for name, value in tree.items() if name != "model"}
+        run = tree.get("run")
+        start_from = run.get("start_from") if isinstance(run, dict) else None
+        base = Path(str(start_from)) / "run.yaml"
+        known = start_from is not None and base.is_file()
+        return {**rest, "model": read_yaml(base).get("model")} if known else rest
+
+    @model_validator(mode="after")
+    def _check_adapter(self) -> RunConfig:
+        if self.adapter is not None and self.run.start_from is None:
+            raise ValueError("adapter: an adapter changes the weights of a run; name it in run.start_from")
+        return self
+
+    def parameter_count(self, vocab_size: int) -> int:
+        """Parameters that are trained and saved."""
+        if self.adapter is not None:
+            return self.adapter.parameter_count(self.model)
+        return self.model.parameter_count(vocab_size)
+
 
 def check_layout(config: RunConfig, world_size: int) -> None:
     """Cross-check the sections against each other and the number of ranks.
@@ -82,6 +117,12 @@ def check_layout(config: RunConfig, world_size: int) -> None:
     Raises ConfigError with every problem at once.
     """
     problems = layout_problems(config.parallel, world_size, config.model.layers)
+    stages = config.parallel.pipeline_stages
+    if config.adapter is not None and not problems and stages > config.model.layers:
+        problems.append(
+            f"parallel.pipeline_stages: {stages} stages, but only the {config.model.layers} blocks have "
+            "adapters, and every stage needs one"
+        )
     train, replicas = config.train, world_size // config.parallel.pipeline_stages
     divides = accumulation_steps(train.global_batch_size, train.micro_batch_size, max(1, replicas))
     if divides is None:
@@ -109,14 +150,29 @@ def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def identity(config: RunConfig, shards: Manifest) -> dict[str, str]:
-    """Fingerprints of what a run must not change between restarts."""
-    shape = config.model.model_dump(exclude={"preset", "attention"})
+def settle(config: RunConfig, shards: Manifest) -> RunConfig:
+    """The config with what the shards decide filled in: `data.loss` and `data.template`.
+
+    Raises ConfigError with everything in which config and shards contradict each other.
+    """
+    return config.model_copy(update={"data": settle_data(config.data, shards)})
+
+
+def identity(config: RunConfig, shards: Manifest, base: Manifest | None = None) -> dict[str, str]:
+    """Fingerprints of what a run must not change between restarts.
+
+    `base`: of the checkpoint that an adapter changes.
+    """
+    adapter = {}
+    if config.adapter is not None and base is not None:
+        shape = config.adapter.model_dump(mode="json", exclude={"dropout"})
+        adapter = {"adapter": fingerprint(shape), BASE_INPUT: base.fingerprint}
     return {
+        **adapter,
         "data.shards": shards.fingerprint,
         "tokenizer": shards.inputs["tokenizer"],
         "data.sequence_length": str(config.data.sequence_length),
         **data_identity(config.data),
-        "model": fingerprint(shape),
+        "model": fingerprint(config.model.identity()),
         "run.seed": str(config.run.seed),
     }

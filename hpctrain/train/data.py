@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
-from hpctrain.errors import DataError
+from hpctrain.errors import ConfigError, DataError
 from hpctrain.loader.batches import BatchLoader, SampleReader
 from hpctrain.loader.cutting import CharacterCutter
 from hpctrain.loader.fim import FimTokens
-from hpctrain.loader.heldout import HeldOut, build_heldout
+from hpctrain.loader.heldout import HeldOut, build_heldout, build_heldout_responses
 from hpctrain.loader.mixture import (
     DataConfig,
     Epochs,
@@ -16,14 +17,15 @@ from hpctrain.loader.mixture import (
     build_mixture,
     build_pools,
     count_epochs,
+    length_problems,
     make_plans,
 )
 from hpctrain.loader.order import SampleOrder
 from hpctrain.manifest import Manifest, find_damage
 from hpctrain.parallel.process import Gang
 from hpctrain.parallel.topology import Topology
-from hpctrain.shards.layout import TOKENIZER_DIRECTORY
-from hpctrain.shards.reader import open_streams
+from hpctrain.shards.layout import RESPONSES, TOKENIZER_DIRECTORY
+from hpctrain.shards.reader import open_streams, read_shards_manifest
 from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.train.config import RunConfig
 
@@ -40,6 +42,8 @@ class TrainingData:
     """How often the run goes through each part of its mixture."""
     source_epochs: list[Epochs]
     """How often it goes through each source; empty where the shards do not know sources."""
+    counted_share: float = 1.0
+    """See `counted_share`."""
 
 
 def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: bool = True) -> TrainingData:
@@ -50,7 +54,6 @@ def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: b
     if verify:
         _verify(config, shards, Gang(topology.rank, topology.world_size))
     tokenizer = Tokenizer.load(config.data.shards / TOKENIZER_DIRECTORY)
-    marks = fim_tokens(tokenizer)
     if config.data.packing == "best_fit":
         _make_plans(config.data, shards, Gang(topology.rank, topology.world_size))
     mixture, reader = open_reader(config.data, shards, tokenizer, config.run.seed)
@@ -58,27 +61,58 @@ def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: b
     epochs = count_epochs(mixture, reader.order, train.steps * train.global_batch_size)
     heldout = {}
     if train.evaluate_every_steps:
-        heldout = build_heldout(
-            open_streams(config.data.shards, "validation", verify=False), marks, tokenizer.token_bytes,
-            topology, config.data.sequence_length, train.micro_batch_size, train.evaluate_sequences,
-        )  # fmt: skip
+        heldout = open_heldout(config, tokenizer, topology, train.evaluate_sequences)
     loader = BatchLoader(reader, topology, train.global_batch_size, train.micro_batch_size)
-    return TrainingData(loader, heldout, tokenizer.vocab_size, *epochs)
+    share = counted_share(config.data, shards)
+    return TrainingData(loader, heldout, tokenizer.vocab_size, *epochs, counted_share=share)
+
+
+def open_heldout(
+    config: RunConfig,
+    tokenizer: Tokenizer,
+    topology: Topology,
+    sequences: int,
+    shards: Path | None = None,
+    verify: bool = False,
+) -> dict[str, HeldOut]:
+    """Held-out text of the config's shards, or of others, by language: at most so many sequences of each.
+
+    Where the run learns responses only, only they count; of other shards, where there are responses. Raises
+    ConfigError if an example is longer than a sequence.
+    """
+    data = config.data if shards is None else config.data.model_copy(update={"shards": shards})
+    manifest = read_shards_manifest(data.shards)
+    responses = data.loss == "response" if shards is None else bool(manifest.details.get(RESPONSES))
+    if responses and (problems := length_problems(data, manifest)):
+        raise ConfigError(problems)
+    streams = open_streams(data.shards, "validation", verify=verify)
+    build = build_heldout_responses if responses else build_heldout
+    return build(
+        streams, packed_marks(tokenizer), tokenizer.token_bytes, topology, data.sequence_length,
+        config.train.micro_batch_size, sequences,
+    )  # fmt: skip
+
+
+def counted_share(config: DataConfig, shards: Manifest) -> float:
+    """The share of the training tokens that count: 1, or that of the responses where only they are learnt."""
+    if config.loss != "response":
+        return 1.0
+    tokens, responses = (shards.counts[what]["train"] for what in ("tokens", RESPONSES))
+    return float(sum(responses.values()) / sum(tokens.values()))
 
 
 def open_reader(
     config: DataConfig, shards: Manifest, tokenizer: Tokenizer, seed: int
 ) -> tuple[Mixture, SampleReader]:
     """The mixture of a config, and what reads its samples. Plans of best_fit must have been made."""
-    marks = fim_tokens(tokenizer)
-    if config.packing == "best_fit":
-        marks = replace(marks, pad=tokenizer.special.pad)
+    marks = packed_marks(tokenizer) if config.packing == "best_fit" else fim_tokens(tokenizer)
     pools = build_pools(open_streams(config.shards, "train", verify=False), config)
     mixture = build_mixture(pools, config, shards, marks.pad)
     cutter = CharacterCutter(tokenizer) if config.fim.cuts == "character" else None
     return mixture, SampleReader(
-        SampleOrder(*mixture.order, seed), mixture.components, config.fim, marks, cutter
-    )
+        SampleOrder(*mixture.order, seed), mixture.components, config.fim, marks, cutter,
+        responses_only=config.loss == "response",
+    )  # fmt: skip
 
 
 def _make_plans(config: DataConfig, shards: Manifest, gang: Gang) -> None:
@@ -112,3 +146,8 @@ def fim_tokens(tokenizer: Tokenizer) -> FimTokens:
         document=special.document, content=special.content, end=special.end,
         prefix=special.fim_prefix, suffix=special.fim_suffix, middle=special.fim_middle,
     )  # fmt: skip
+
+
+def packed_marks(tokenizer: Tokenizer) -> FimTokens:
+    """The marks of the loader where sequences are filled up with padding."""
+    return replace(fim_tokens(tokenizer), pad=tokenizer.special.pad)

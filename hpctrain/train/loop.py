@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
+import xxhash
 
 from hpctrain.checkpoint.format import RunState
 from hpctrain.checkpoint.save import Saver
@@ -82,8 +83,9 @@ class Loop:
         rate = learning_rate_at(
             step, self.config.train.steps, self.config.optimizer.learning_rate, self.config.schedule
         )
+        self._seed_dropout(step)
         result = self.engine.train_step(data.micro_batches, rate)
-        agreed = self._agree(data.digest)
+        agreed = self._agree(data)
         self.watch.beat()
         seconds = time.monotonic() - began
         self._check_finite(step, result)
@@ -93,6 +95,9 @@ class Loop:
             samples=self.state.samples + self.config.train.global_batch_size,
             tokens=self.state.tokens + batch_tokens,
         )
+        if agreed.counted:  # the mean over the tokens that are learnt
+            positions = batch_tokens * self.data.counted_share
+            result = result._replace(loss=result.loss * positions / agreed.counted)
         record = {
             "step": step,
             "loss": result.loss,
@@ -126,16 +131,23 @@ class Loop:
         for sink in self.sinks:
             sink.log(record)
 
-    def _agree(self, digest: int) -> _Agreed:
+    def _seed_dropout(self, step: int) -> None:
+        """Draw a step's dropout by its number, so that a restart draws the same."""
+        if self.config.adapter is not None and self.config.adapter.dropout:
+            key = f"{self.config.run.seed}/dropout/{step}/{self.engine.topology.rank}"
+            torch.manual_seed(xxhash.xxh3_64_intdigest(key.encode()) >> 1)
+
+    def _agree(self, data: StepData) -> _Agreed:
         """What all ranks must know at a step boundary: one all-reduce."""
-        counts = digest if self.engine.topology.stage == 0 else 0  # all stages read the same samples
-        signed = counts - 2**64 if counts >= 2**63 else counts
+        reads = self.engine.topology.stage == 0  # all stages read the same samples
+        digest, counted = (data.digest, data.counted) if reads else (0, 0)
+        signed = digest - 2**64 if digest >= 2**63 else digest
         since, self.agreed_at = self.agreed_at, time.monotonic()
         flags = [self.brake.pressed(self.agreed_at - since), self.brake.by_hand, self.brake.save_asked]
-        shared = torch.tensor([*map(int, flags), int(self.saver.poll()), signed], device=self.device)
+        shared = torch.tensor([*map(int, flags), int(self.saver.poll()), counted, signed], device=self.device)
         torch.distributed.all_reduce(shared)
-        stop, by_hand, save, failed, total = shared.tolist()
-        return _Agreed(stop > 0, by_hand > 0, save > 0, failed > 0, total % 2**64)
+        stop, by_hand, save, failed, learnt, total = shared.tolist()
+        return _Agreed(stop > 0, by_hand > 0, save > 0, failed > 0, learnt, total % 2**64)
 
     def _check_finite(self, step: int, result: StepResult) -> None:
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
@@ -152,7 +164,8 @@ class Loop:
         """Held-out loss (nats per token) and bits per byte by language."""
         losses, bits = {}, {}
         for language, heldout in self.data.heldout.items():
-            nats = self.engine.eval_step(heldout.micro_batches) * heldout.positions
+            mean = self.engine.eval_step(heldout.micro_batches)
+            nats = mean * heldout.positions * self.data.counted_share
             self.watch.beat()
             losses[language] = nats / heldout.tokens
             bits[language] = nats / math.log(2) / heldout.content_bytes
@@ -168,6 +181,8 @@ class _Agreed(NamedTuple):
     """Whether RUN/save asks for a save."""
     save_failed: bool
     """Whether the save in the background has failed on any rank."""
+    counted: int
+    """Targets of the whole global batch that count, where only responses do."""
     digest: int
     """Of the whole global batch."""
 

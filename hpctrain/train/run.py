@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,7 @@ import torch
 
 from hpctrain import __version__
 from hpctrain.checkpoint.format import RunState, checkpoint_directories, checkpoint_name
-from hpctrain.checkpoint.restore import (
-    looks_whole,
-)
+from hpctrain.checkpoint.restore import Whole, looks_whole
 from hpctrain.checkpoint.retention import check_room
 from hpctrain.checkpoint.save import Saved, Saver
 from hpctrain.config import dump_yaml, read_yaml
@@ -22,27 +21,29 @@ from hpctrain.engine.base import Engine
 from hpctrain.engine.build import build_engine
 from hpctrain.errors import HpctrainError
 from hpctrain.loader.mixture import describe_epochs
-from hpctrain.manifest import is_finished, write_atomically
+from hpctrain.manifest import Manifest, is_finished, write_atomically
 from hpctrain.model.attention import choose_attention
-from hpctrain.model.transformer import build_layers, layer_costs
+from hpctrain.model.lora import adapt_layers
+from hpctrain.model.transformer import Layer, build_layers, layer_costs
 from hpctrain.parallel.meeting import meet
-from hpctrain.parallel.process import process_group, raise_together
+from hpctrain.parallel.process import Gang, process_group, raise_together
 from hpctrain.parallel.topology import Topology, accumulation_steps
 from hpctrain.parallel.watch import Watch
 from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.shards.reader import read_shards_manifest
-from hpctrain.train.beginning import check_progress, find_checkpoint, restore_or_begin
+from hpctrain.train.beginning import check_progress, find_base, find_checkpoint, restore_or_begin
 from hpctrain.train.brake import Brake, longest_save_seconds, refuse_stopped
-from hpctrain.train.config import RunConfig, changes, check_layout, identity
-from hpctrain.train.data import TrainingData, open_data
+from hpctrain.train.config import RunConfig, changes, check_layout, identity, settle
+from hpctrain.train.data import TrainingData, counted_share, open_data
 from hpctrain.train.fault import FaultReport
 from hpctrain.train.loop import Loop
 from hpctrain.train.metrics import EVENTS_NAME, MetricSink, WandbSink, read_events
 from hpctrain.train.rundir import CHECKPOINTS_NAME, CONFIG_NAME, Journal, hold, log_path, rank_log
 from hpctrain.train.signals import stop_signals
 from hpctrain.train.startup import StartClock
+from hpctrain.train.weights import open_weights
 
 
 def train(config: RunConfig, world: World) -> None:
@@ -54,6 +55,7 @@ def train(config: RunConfig, world: World) -> None:
     refuse_stopped(config.run.dir)
     clock.mark("import")
     shards = read_shards_manifest(config.data.shards)
+    config = settle(config, shards)
     topology = Topology(world.size, world.rank, config.parallel.pipeline_stages)
     with ExitStack() as stack:
         brake = Brake(config.run.dir, stack.enter_context(stop_signals()), world.rank == 0, world.deadline)
@@ -66,15 +68,17 @@ def train(config: RunConfig, world: World) -> None:
         log = stack.enter_context(rank_log(config.run.dir, world.rank))
         watch.write_stacks_to(log_path(config.run.dir, world.rank))
         data = open_data(config, shards, topology)
+        base = find_base(config, shards, Gang(world.rank, world.size))
         watch.beat()
         clock.mark("data")
-        engine = build(config, data.vocab_size, topology, device)
+        engine = build(config, shards, topology, device, base)
         watch.beat()
         clock.mark("initialize")
         journal = fault.journal = Journal(config.run.dir, world)
         stack.callback(journal.close)
         sinks = _sinks(stack, config, world)
-        saver = stack.enter_context(_saver(config, engine, journal, brake, identity(config, shards)))
+        own = identity(config, shards, base.manifest if base else None)
+        saver = stack.enter_context(_saver(config, engine, journal, brake, own))
         fault.saver = saver
         whole = find_checkpoint(config, topology, saver.identity)
         start = whole.state if whole else RunState(step=0, samples=0, tokens=0)
@@ -93,21 +97,45 @@ def is_finished_run(config: RunConfig) -> bool:
     return bool(found) and found[0].name >= checkpoint_name(config.train.steps) and looks_whole(found[0])
 
 
-def build(config: RunConfig, vocab_size: int, topology: Topology, device: torch.device) -> Engine:
-    """The model and its engine for this rank; a collective call."""
-    train, model = config.train, config.model
-    attention = choose_attention(model.attention, device.type, train.precision)
+def build(
+    config: RunConfig, shards: Manifest, topology: Topology, device: torch.device, base: Whole | None = None
+) -> Engine:
+    """The model and its engine for this rank; a collective call.
+
+    `config` is settled with the shards; `base` is the checkpoint that an adapter changes.
+    """
+    train, vocab_size = config.train, int(shards.details["vocab_size"])
     accumulation = accumulation_steps(
         train.global_batch_size, train.micro_batch_size, topology.data_parallel_size
     )
     assert accumulation is not None  # check_layout saw to it
-    return build_engine(
-        build_layers(model, vocab_size, config.run.seed, attention),
-        layer_costs(model, vocab_size),
-        config.parallel, topology, config.optimizer,
-        device=device, precision=train.precision, micro_batch_size=train.micro_batch_size,
-        accumulation_steps=accumulation, recompute=train.recompute,
-    )  # fmt: skip
+    with run_layers(config, vocab_size, device, base) as layers:
+        return build_engine(
+            layers, layer_costs(config.model, vocab_size), config.parallel, topology, config.optimizer,
+            device=device, precision=train.precision, micro_batch_size=train.micro_batch_size,
+            accumulation_steps=accumulation, recompute=train.recompute,
+            counted_share=counted_share(config.data, shards),
+        )  # fmt: skip
+
+
+@contextmanager
+def run_layers(
+    config: RunConfig, vocab_size: int, device: torch.device, base: Whole | None = None
+) -> Iterator[list[Layer]]:
+    """The layer list of a run, to be built inside the block: an adapter reads the weights of its base."""
+    attention = choose_attention(config.model.attention, device.type, config.train.precision)
+    layers = build_layers(config.model, vocab_size, config.run.seed, attention)
+    if config.adapter is None:
+        yield layers
+        return
+    assert base is not None
+    assert config.run.start_from is not None
+    with open_weights(config.run.start_from, base) as weights:
+
+        def fill(name: str, target: torch.Tensor) -> None:
+            target.copy_(weights.read(name))
+
+        yield adapt_layers(layers, config.adapter, config.run.seed, fill)
 
 
 def _saver(
@@ -136,7 +164,7 @@ def _claim(
     if world.rank == 0:
         try:
             stack.enter_context(hold(config.run.dir, world))
-            parameters = config.model.parameter_count(vocab_size)
+            parameters = config.parameter_count(vocab_size)
             if warning := check_room(config.run.dir, parameters, config.checkpoint, config.train.steps):
                 say(warning)
             if (config.run.dir / EVENTS_NAME).is_file():
@@ -180,9 +208,11 @@ def _introduce(
     import deepspeed
 
     parameters = config.model.parameter_count(data.vocab_size)
+    trained = config.parameter_count(data.vocab_size)
     versions = {"hpctrain": __version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
     details: dict[str, Any] = {
-        "parameters": parameters, "device": device.type, "precision": config.train.precision,
+        "parameters": parameters, "trained_parameters": trained,
+        "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
         "epochs": {each.name: each.epochs for each in data.epochs},
         "source_epochs": {each.name: each.epochs for each in data.source_epochs},
@@ -191,8 +221,15 @@ def _introduce(
     log.info("start: %s", details)
     if journal.world.rank == 0:
         say(
-            f"{config.run.name}: {parameters / 1e6:.1f}M parameters in {config.train.precision} on "
+            f"{config.run.name}: {parameters / 1e6:.1f}M parameters{_adapter_note(config, trained)} in "
+            f"{config.train.precision} on "
             f"{journal.world.size} {device.type} ranks, ZeRO {config.parallel.zero_stage}, "
             f"{config.parallel.pipeline_stages} pipeline stages"
         )
         say(f"epochs of the whole run: {describe_epochs(data.epochs, data.source_epochs)}")
+
+
+def _adapter_note(config: RunConfig, trained: int) -> str:
+    if config.adapter is None:
+        return ""
+    return f" and an adapter of rank {config.adapter.rank} with {trained:,}, which alone are trained,"

@@ -11,6 +11,7 @@ import gc
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +26,17 @@ from hpctrain.engine.base import Engine, StepResult
 from hpctrain.engine.plain import PlainEngine
 from hpctrain.errors import CheckpointError
 from hpctrain.manifest import Manifest
-from hpctrain.model.attention import choose_attention
 from hpctrain.model.config import ModelConfig
-from hpctrain.model.transformer import build_layers
-from hpctrain.parallel.process import process_group
+from hpctrain.model.transformer import next_token_loss
+from hpctrain.parallel.process import ALONE, Gang, process_group
 from hpctrain.parallel.topology import ParallelConfig, Topology, accumulation_steps, layout_problems
 from hpctrain.parallel.world import World
 from hpctrain.progress import say
 from hpctrain.shards.reader import read_shards_manifest
-from hpctrain.train.config import RunConfig
-from hpctrain.train.data import open_data
-from hpctrain.train.run import build
+from hpctrain.train.beginning import find_base
+from hpctrain.train.config import RunConfig, settle
+from hpctrain.train.data import counted_share, open_data
+from hpctrain.train.run import build, run_layers
 from hpctrain.train.schedule import learning_rate_at
 
 TOLERANCES = {"fp32": 1e-5, "bf16": 5e-3}
@@ -64,7 +65,12 @@ class Layout:
 
 
 def small_shape(config: RunConfig) -> RunConfig:
-    """The same run with a model of the same proportions that trains in seconds."""
+    """The same run with a model of the same proportions that trains in seconds.
+
+    A run that begins with the weights of another is left as it is.
+    """
+    if config.run.start_from is not None:
+        return config
     model = config.model
     group, head_size = model.heads // model.kv_heads, min(model.head_size, 32)
     heads = group * max(1, min(model.kv_heads, 4 // group))
@@ -90,10 +96,12 @@ def fitting_layouts(config: RunConfig, ranks: int) -> list[Layout]:
     candidates = [Layout(ranks, stage, 1) for stage in (1, 2, 3)]
     candidates += [Layout(ranks, 1, stages) for stages in (2, 4, 8, 16) if ranks % stages == 0]
     train = config.train
+    stages = config.model.layers + (config.adapter is None)  # with an adapter each needs a block
     return [
         layout
         for layout in candidates
-        if not layout_problems(layout.parallel, ranks, config.model.layers)
+        if layout.pipeline_stages <= stages
+        and not layout_problems(layout.parallel, ranks, config.model.layers)
         and accumulation_steps(
             train.global_batch_size, train.micro_batch_size, ranks // layout.pipeline_stages
         )
@@ -137,6 +145,7 @@ def train_layouts(
 ) -> list[dict[str, Any]]:
     """Train under every layout of this world, save each, and compare with the plain loop; a row each."""
     shards = read_shards_manifest(config.data.shards)
+    config = settle(config, shards)
     curve = _plain_curve(config, shards, scratch, steps, device, world)
     rows = []
     for layout in fitting_layouts(config, world.size):
@@ -168,6 +177,7 @@ def restore_layouts(
 ) -> list[dict[str, Any]]:
     """Restore every saved layout into every layout of this world, begun from another seed; a row a pair."""
     shards = read_shards_manifest(config.data.shards)
+    config = settle(config, shards)
     other_seed = config.model_copy(
         update={"run": config.run.model_copy(update={"seed": config.run.seed + 1})}
     )
@@ -193,7 +203,8 @@ def _engine(
 ) -> tuple[Engine, Topology]:
     topology = Topology(world.size, world.rank, layout.pipeline_stages)
     placed = config.model_copy(update={"parallel": layout.parallel})
-    return build(placed, shards.details["vocab_size"], topology, device), topology
+    base = find_base(config, shards, Gang(world.rank, world.size))
+    return build(placed, shards, topology, device, base), topology
 
 
 def _rate(config: RunConfig, step: int) -> float:
@@ -206,9 +217,10 @@ def _plain_curve(
     """What the plain loop's steps tell, run by rank 0, which leaves its final weights in `scratch`."""
     told: list[list[StepResult]] = [[]]
     if world.rank == 0:
-        attention = choose_attention(config.model.attention, device.type, config.train.precision)
-        layers = build_layers(config.model, shards.details["vocab_size"], config.run.seed, attention)
-        plain = PlainEngine(layers, config.optimizer, device, config.train.precision)
+        loss = partial(next_token_loss, counted_share=counted_share(config.data, shards))
+        base = find_base(config, shards, ALONE)
+        with run_layers(config, shards.details["vocab_size"], device, base) as layers:
+            plain = PlainEngine(layers, config.optimizer, device, config.train.precision, loss)
         data = open_data(config, shards, Topology(1, 0, 1), verify=False)
         told[0] = [
             plain.train_step(step.micro_batches, _rate(config, number))

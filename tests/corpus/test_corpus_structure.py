@@ -7,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from hpctrain.corpus.document import LANGUAGES
-from hpctrain.corpus.structure import Span, SpanKind, spans
+from hpctrain.corpus.structure import Span, SpanKind, loops, spans
 
 FIXED, FREE = "fortran-fixed", "fortran-free"
 SCRAPS = [
@@ -169,3 +169,24 @@ def test_kernels_of_this_project_have_loops_and_directives() -> None:
         assert {SpanKind.LOOP_NEST, SpanKind.FUNCTION} <= kinds, path
         assert (SpanKind.KERNEL in kinds) == (path.suffix == ".cu"), path
         assert (SpanKind.DIRECTIVE in kinds) == any(name in str(path) for name in ("openmp", "openacc")), path
+
+
+def test_every_loop_is_found_with_those_inside_nests() -> None:
+    text = b"for (;;)\n  for (i = 0; i < 2; i++) {\n    do { x(); } while (y);\n  }\n"
+    assert [text[start : start + 3] for start, _ in loops(text, "c")] == [b"for", b"for", b"do "]
+    assert [stop for _, stop in loops(text, "c")][:2] == [len(text) - 1] * 2
+    free = b"do j = 1, n\n  do i = 1, n ! rows\n    x = 1\n  end do\nend do\n"
+    assert [free[start:stop].count(b"do i") for start, stop in loops(free, FREE)] == [1, 1]
+    labelled = b"      DO 10 I = 1, 2\n      DO 10 J = 1, 2\n   10 CONTINUE\n"
+    assert {stop for _, stop in loops(labelled, FIXED)} == {len(labelled) - 1}
+    assert len(loops(labelled, FIXED)) == 2
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.sampled_from(SCRAPS), max_size=60).map(b"".join), st.sampled_from([*LANGUAGES, "docs"]))
+def test_loops_of_anything_lie_inside_and_hold_every_loop_nest(content: bytes, language: str) -> None:
+    found = loops(content, language)
+    assert all(0 <= start < stop <= len(content) for start, stop in found)
+    if not language.startswith("fortran"):
+        nests = {(s.start, s.stop) for s in spans(content, language) if s.kind is SpanKind.LOOP_NEST}
+        assert nests <= set(found)

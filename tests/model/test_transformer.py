@@ -228,7 +228,7 @@ def test_rotary_scores_depend_on_the_distance_only(query_at: int, key_at: int, s
 def test_logits_are_those_of_transformers_llama(tied: bool) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from hpctrain.export.hf import huggingface_name
+    from hpctrain.model.huggingface import huggingface_name
 
     config = tiny_config(tied=tied, initial_deviation=0.1, rope_theta=5000.0, norm_epsilon=1e-4)
     ours = build(config)

@@ -122,3 +122,16 @@ def test_every_stage_of_a_model_has_matrices_and_norm_weights(blocks: int, data:
 def test_impossible_sections_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValidationError):
         ParallelConfig.model_validate(wrong)
+
+
+@given(st.integers(1, 12), st.integers(1, 12), st.integers(1, 50), st.integers(0, 500))
+def test_where_only_blocks_are_trained_every_stage_has_one(
+    blocks: int, stages: int, cost: int, head: int
+) -> None:
+    costs = [0, *[cost] * blocks, 0, head]
+    stages = min(stages, blocks)
+    cuts = split_model(costs, stages, head_apart=False)
+    assert cuts[0] == 0
+    assert cuts[-1] == len(costs)
+    for start, stop in itertools.pairwise(cuts):
+        assert any(1 <= layer <= blocks for layer in range(start, stop))

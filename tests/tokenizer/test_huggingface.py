@@ -8,8 +8,9 @@ import pytest
 from transformers import AutoTokenizer
 
 from hpctrain.corpus.document import Document
-from hpctrain.tokenizer.codec import SPACE_SIGN, Tokenizer
+from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.tokenizer.huggingface import to_tokenizer_json, tokenizer_config
+from hpctrain.tokenizer.runs import SPACE_SIGN
 
 LITERAL = "x<fim_prefix>y"
 
