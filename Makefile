@@ -1,4 +1,4 @@
-# Two commands: `make pretrain` shows the whole way on this machine, `make test` runs the test suite.
+# `make pretrain` shows the way to a model on this machine, `make finetune` what is done with it, `make test` runs the tests.
 VENV ?= .venv
 WORK ?= runs/quickstart
 RANKS ?= 2
@@ -10,10 +10,15 @@ HPCTRAIN = $(VENV)/bin/hpctrain
 TRAIN = $(HPCTRAIN) train configs/pretrain/quickstart.yaml --ranks $(RANKS) \
 	run.dir=$(WORK)/run data.shards=$(WORK)/shards train.steps=$(STEPS) $(OVERRIDES)
 
-.PHONY: help install pretrain test lint
+TASKS ?= openmp mpi serial-to-parallel translate race instruct
+FINETUNE ?=
+EVALUATE ?=
+
+.PHONY: help install pretrain finetune test lint
 
 help:
 	@echo "make pretrain   environment, corpus, tokenizer, shards, training, restart, evaluation, export, report"
+	@echo "make finetune   each task from that model: its data, training, its score beside the yardsticks"
 	@echo "make test       the whole test suite"
 	@echo "make lint       ruff, mypy and the import rule"
 
@@ -32,6 +37,14 @@ pretrain: install
 		$(HPCTRAIN) evaluate $(WORK)/run --suite bits-per-byte --out $(WORK)/evaluation
 	@$(HPCTRAIN) export $(WORK)/run --format hf --out $(WORK)/export
 	@$(HPCTRAIN) report $(WORK)/run --html $(WORK)/run/report.html
+
+finetune: install
+	@for task in $(TASKS); do dir=$(WORK)/finetune/$$task; corpus=; \
+		case $$task in openmp|mpi) corpus=task.corpus=$(WORK)/corpus ;; esac; \
+		$(HPCTRAIN) finetune configs/finetune/$$task.yaml --ranks $(RANKS) run.start_from=$(WORK)/run \
+			run.dir=$$dir/run data.shards=$$dir/shards task.data=$$dir/data $$corpus $(FINETUNE) && \
+		$(HPCTRAIN) evaluate $$dir/run --suite $$task --html $$dir/scores.html $(EVALUATE) || exit; \
+	done
 
 test: install
 	@$(VENV)/bin/python -m pytest

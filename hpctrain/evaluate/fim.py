@@ -13,8 +13,10 @@ from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.executed import ask
 from hpctrain.evaluate.heldout_files import HeldOutFile
 from hpctrain.evaluate.heldout_problems import collect, head, is_text, require_shards, tail, window_bytes
+from hpctrain.evaluate.models import RunModel
 from hpctrain.evaluate.result import Result, Sample
 from hpctrain.evaluate.suites import SuiteOptions
+from hpctrain.progress import say
 from hpctrain.tasks.problem import Problem
 
 PROBLEMS = 100
@@ -30,6 +32,8 @@ def run_fim(candidate: Candidate, options: SuiteOptions) -> Result:
     """
     shards, size = require_shards(options, "fim"), window_bytes(options)
     problems = collect(shards, lambda file: find_gaps(file, size), options.limit or PROBLEMS)
+    if isinstance(candidate, RunModel) and candidate.trained.config.data.fim.rate == 0:
+        say(f"fim: {candidate.name} was trained without gaps (data.fim.rate: 0)")
     skipped: dict[str, str] = {}
     answers = ask(candidate, problems, options, skipped)
     measured, samples = [], []

@@ -176,7 +176,7 @@ def _rows(d: Draw) -> Program:
     inner = whole(d.j, d.m, Update(Name(s), "+", d.expr(*leaves)))
     end = Set(element(out, d.i), Name(s) if d.chance(0.6) else d.expr(Name(s)))
     loop = whole(d.i, d.n, Set(Name(s), Number(0.0)), inner, end, share=Share(private=(s,), rows=(out,)))
-    return d.program("row sums", loop)
+    return d.program("sum along each row", loop)
 
 
 def _columns(d: Draw) -> Program:
@@ -186,7 +186,7 @@ def _columns(d: Draw) -> Program:
         leaves.append(element(d.array(d.n), d.j))
     inner = whole(d.j, d.n, Update(Name(s), "+", d.expr(*leaves)))
     body = (Set(Name(s), Number(0.0)), inner, Set(element(out, d.i), d.expr(Name(s), depth=1)))
-    return d.program("column sums", whole(d.i, d.m, *body, share=Share(private=(s,), rows=(out,))))
+    return d.program("sum down each column", whole(d.i, d.m, *body, share=Share(private=(s,), rows=(out,))))
 
 
 def _product(d: Draw) -> Program:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import textwrap
 
-from hpctrain.tasks.programs_tree import If, Program, ScanPoint, Set, Statement, Update
+from hpctrain.tasks.programs_tree import For, If, Program, ScanPoint, Set, Statement, Update
 from hpctrain.tasks.render import Renderer
 
 LANGUAGE_NAMES = {
@@ -98,8 +98,15 @@ def _step(statement: Statement, renderer: Renderer, loop_phrase: str) -> str:
 
 
 def _steps(body: tuple[Statement, ...], renderer: Renderer, loop_phrase: str) -> str:
-    texts = [text for statement in body if (text := _step(statement, renderer, loop_phrase))]
-    return ", then ".join(texts)
+    text = ""
+    is_after_loop = False
+    for statement in body:
+        step = _step(statement, renderer, loop_phrase)
+        if text and step:
+            text += "; after that loop " if is_after_loop else ", then "
+        text += step
+        is_after_loop = isinstance(statement, For)
+    return text
 
 
 def _article(kind: str) -> str:

@@ -12,6 +12,12 @@ from runner import Runner
 
 from hpctrain.corpus.document import Document, read_documents
 from hpctrain.corpus.models import programming_models
+from hpctrain.errors import ConfigError
+from hpctrain.evaluate.evaluate import evaluate, run_suite, table
+from hpctrain.evaluate.models import ModelOptions
+from hpctrain.evaluate.result import Result
+from hpctrain.evaluate.suites import SuiteOptions
+from hpctrain.evaluate.yardsticks import Yardstick
 
 
 def scores(results: list[dict[str, Any]], metric: str, key: str) -> dict[str, dict[str, Any]]:
@@ -22,6 +28,12 @@ def scores(results: list[dict[str, Any]], metric: str, key: str) -> dict[str, di
         for score in result["scores"]
         if score["metric"] == metric and score["group"].keys() <= {key}
     }
+
+
+def measure(finished: Runner, limit: int) -> list[Result]:
+    """The suite in this process."""
+    run = str(finished.directory / "run")
+    return next(evaluate(run, ["bits-per-byte"], SuiteOptions(limit=limit), ModelOptions("cpu")))
 
 
 def test_it_equals_what_two_ranks_measured_in_training(finished: Runner, tmp_path: Path) -> None:
@@ -46,10 +58,8 @@ def test_it_equals_what_two_ranks_measured_in_training(finished: Runner, tmp_pat
 def test_by_programming_model_every_byte_counts_where_it_belongs(
     finished: Runner, documents: list[Document]
 ) -> None:
-    out = finished.run(
-        "evaluate", finished.directory / "run", "--suite", "bits-per-byte", "--limit", 10_000, "--json"
-    ).stdout
-    found = scores(json.loads(out), "bits per byte", "model")
+    [result] = measure(finished, limit=10_000)
+    found = scores([result.model_dump()], "bits per byte", "model")
     content: dict[str, int] = {}
     for document in documents:
         if document.split == "validation":
@@ -61,10 +71,11 @@ def test_by_programming_model_every_byte_counts_where_it_belongs(
 
 
 def test_the_table_is_by_language_and_model(finished: Runner) -> None:
-    out = finished.run(
-        "evaluate", finished.directory / "run", "--suite", "bits-per-byte", "--limit", 2
-    ).stdout
-    assert all(word in out for word in ("language", "model", "bits per byte", "serial", "fortran-free"))
+    rows = table(measure(finished, limit=2))
+    assert list(rows[0]) == ["language", "model", "bytes", "tokens", "bits per byte", "nats per token"]
+    assert {row["language"] for row in rows} >= {"c", "cpp", "fortran-free", "all"}
+    assert rows[-1]["language"] == rows[-1]["model"] == "all"
+    assert {row["model"] for row in rows} >= {"serial", "all"}
 
 
 def test_shards_of_another_tokenizer_are_refused(
@@ -86,6 +97,6 @@ def test_shards_of_another_tokenizer_are_refused(
     assert "made with another tokenizer" in err
 
 
-def test_a_candidate_without_probabilities_is_refused(finished: Runner) -> None:
-    err = finished.run("evaluate", "reference", "--suite", "bits-per-byte", code=2).stderr
-    assert "needs the probabilities of a run" in err
+def test_a_candidate_without_probabilities_is_refused() -> None:
+    with pytest.raises(ConfigError, match="needs the probabilities of a run or import; reference is none"):
+        run_suite("bits-per-byte", Yardstick("reference"), SuiteOptions())

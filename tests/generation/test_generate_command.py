@@ -99,11 +99,11 @@ def test_what_does_not_fit_together_is_said_at_once(trained: Trained, tmp_path: 
         choose_device("tpu")
 
 
-def test_a_prompt_longer_than_the_context_is_an_error(finished: Runner, source: Path) -> None:
+def test_a_prompt_longer_than_the_context_is_an_error(trained: Trained, source: Path) -> None:
     source.write_text("subroutine axpy(n)\n" + "  integer :: n\n" * 60)
-    err = finished.run("generate", finished.directory / "run", "--prompt-file", source, code=3).stderr
-    assert "axpy.f90: the prompt has" in err
-    assert "context of 64" in err
+    prompt = read_prompt(trained, source, None, None, None, "end")
+    with pytest.raises(DataError, match=r"axpy.f90: the prompt has \d+ tokens.* context of 64"):
+        text_generator(trained, "cpu").complete([prompt], max_tokens=5)
 
 
 @pytest.mark.ranks
