@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +41,7 @@ def evaluate(
         own = of_suite(suite, options) if LADDER in suites else options
         settled = settle(suite, candidate, own)
         results = [run_suite(suite, candidate, settled)]
+        settled = replace(settled, left_out=frozenset(results[0].skipped))
         for name in FLOORS.get(suite, ()) if floors else ():
             if name == candidate.name:
                 continue
@@ -102,6 +104,16 @@ def _spent(candidate: Candidate) -> tuple[float, float]:
 
 def _step(candidate: Candidate) -> int | None:
     return candidate.trained.checkpoint.state.step if isinstance(candidate, RunModel) else None
+
+
+def left_out(result: Result) -> list[str]:
+    """A line for each reason for which problems were left out, with their number."""
+    reasons = Counter(result.skipped.values())
+    example = {reason: name for name, reason in reversed(result.skipped.items())}
+    return [
+        f"{result.suite}: {count} problems left out, such as {example[reason]}: {reason}"
+        for reason, count in reasons.most_common(5)
+    ]
 
 
 def save_results(results: Sequence[Result], directories: Sequence[Path]) -> None:

@@ -81,6 +81,7 @@ def ask(
     Raises DataError if nothing could be asked.
     """
     refused = {each.id: why for each in problems if (why := problem_with(candidate, each))}
+    refused |= dict.fromkeys(options.left_out & {each.id for each in problems}, "the model was not asked")
     if refused and len(refused) == len(problems):
         raise DataError(next(iter(refused.values())))
     skipped |= refused

@@ -26,6 +26,8 @@ class SuiteOptions:
     """Thread and rank counts to run with; by default the problem's own."""
     unsafe: bool = False
     """Run generated code without a sandbox."""
+    left_out: frozenset[str] = frozenset()
+    """Problems that the model could not be asked: its floors are not asked them either."""
     context_tokens: int | None = None
     """Context of the model that is evaluated: what is cut to fit it is cut so for its floors too."""
 
