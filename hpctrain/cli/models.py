@@ -60,9 +60,8 @@ def evaluate(
     from hpctrain.cli.tables import show
     from hpctrain.evaluate.config import read_evaluation
     from hpctrain.evaluate.evaluate import evaluate as run
-    from hpctrain.evaluate.evaluate import left_out, result_directories, save_results, table
+    from hpctrain.evaluate.evaluate import result_directories, save_results, table
     from hpctrain.evaluate.models import ModelOptions
-    from hpctrain.progress import say
     from hpctrain.report.evaluation_page import write_evaluation_page
 
     given = {
@@ -77,8 +76,6 @@ def evaluate(
     done = {}
     for results in run(model, asked.suites, asked.options(unsafe), reached, asked.floors):
         done[results[0].suite] = results
-        for line in left_out(results[0]):
-            say(line)
         if not as_json:
             show(table(results), f"{results[0].suite}, {model}", as_json=False)
         save_results(results, result_directories(model, out))

@@ -41,6 +41,8 @@ def evaluate(
         own = of_suite(suite, options) if LADDER in suites else options
         settled = settle(suite, candidate, own)
         results = [run_suite(suite, candidate, settled)]
+        for line in left_out(results[0]):
+            say(line)
         settled = replace(settled, left_out=frozenset(results[0].skipped))
         for name in FLOORS.get(suite, ()) if floors else ():
             if name == candidate.name:
