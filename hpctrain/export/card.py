@@ -17,7 +17,8 @@ from hpctrain.manifest import Manifest
 from hpctrain.progress import say
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.metrics import EVENTS_NAME, METRICS_NAME, read_events, read_metrics
-from hpctrain.train.trained import ORIGIN_NAME, find_origin
+from hpctrain.train.rundir import ORIGIN_NAME
+from hpctrain.train.trained import find_origin
 
 EVALUATIONS_NAME = "evaluations"
 _SMALLEST_SHARE = 0.001

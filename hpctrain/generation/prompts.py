@@ -12,7 +12,7 @@ from hpctrain.tasks.problem import Stop
 from hpctrain.tasks.template import render_request
 from hpctrain.train.trained import Trained
 
-_REQUEST_PATH = "request.txt"
+_REQUEST_PATH = ""  # as of instructions that name none
 
 
 def read_prompt(

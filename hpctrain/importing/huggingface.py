@@ -33,8 +33,8 @@ from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.tokenizer.adopt import Adopted, adopt
 from hpctrain.tokenizer.codec import TOKENIZER_FORMAT, TOKENIZER_KIND
 from hpctrain.train.config import RunConfig, RunSection, TrainConfig
-from hpctrain.train.rundir import CHECKPOINTS_NAME, CONFIG_NAME
-from hpctrain.train.trained import ORIGIN_NAME, Origin
+from hpctrain.train.rundir import CHECKPOINTS_NAME, CONFIG_NAME, ORIGIN_NAME
+from hpctrain.train.trained import Origin
 
 IMPORT_KIND = "import"
 IMPORT_FORMAT = 1

@@ -19,7 +19,7 @@ from hpctrain.tasks.result import VERDICTS, Result, Score
 _DOTS_PER_INCH = 160
 _ROWS = 14
 _MARKERS = "oDs^vPX"
-_LETTERS = 22
+_LETTERS = 20
 
 
 @dataclass(frozen=True)

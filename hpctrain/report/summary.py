@@ -12,6 +12,7 @@ from hpctrain.errors import DataError
 from hpctrain.manifest import Manifest, read_manifest
 from hpctrain.report.record import RunRecord, Start, describe_layout, find_legs, find_starts, read_run
 from hpctrain.shards.layout import SHARDS_FORMAT, SHARDS_KIND
+from hpctrain.train.rundir import ORIGIN_NAME
 
 State = Literal["finished", "stopped", "failed", "running", "interrupted"]
 
@@ -179,6 +180,8 @@ def _throughput(record: RunRecord) -> float | None:
 
 def _state(record: RunRecord) -> tuple[State, str]:
     """Where the run stands, from the last start, stop or fault and from whether a job holds it."""
+    if (record.directory / ORIGIN_NAME).is_file() and not record.events_of("start"):
+        return "finished", "imported, not trained here"
     last = (record.events_of("start", "stop", "fault") or [{}])[-1]
     place = f"step {record.step:,} of {record.setting('train.steps') or 0:,}"
     if record.is_held:

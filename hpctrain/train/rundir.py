@@ -19,6 +19,7 @@ from hpctrain.parallel.world import World
 from hpctrain.train.metrics import EVENTS_NAME, METRICS_NAME, JsonLines, now
 
 CONFIG_NAME = "run.yaml"
+ORIGIN_NAME = "import.json"  # of what was imported, and never trained here
 CHECKPOINTS_NAME = "checkpoints"
 _LOCK_NAME = "run.lock"
 

@@ -17,10 +17,8 @@ from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.tokenizer.foreign import ForeignTokenizer
 from hpctrain.train.config import RunConfig
-from hpctrain.train.rundir import CONFIG_NAME
+from hpctrain.train.rundir import CONFIG_NAME, ORIGIN_NAME
 from hpctrain.train.weights import open_weights
-
-ORIGIN_NAME = "import.json"
 
 
 class Origin(Section):

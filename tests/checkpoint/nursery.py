@@ -56,7 +56,7 @@ def train_while_writing(world: World, options: dict[str, Any]) -> dict[str, Any]
     told: list[Any] = []
     with process_group(world) as device:
         data = open_data(config, shards, topology, verify=False)
-        engine = build(config, data.vocab_size, topology, device)
+        engine = build(config, shards, topology, device)
         steps = data.loader.steps(0, 5)
         for _ in range(2):
             engine.train_step(next(steps).micro_batches, 1e-3)

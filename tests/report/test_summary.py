@@ -118,6 +118,13 @@ def test_states(new_run: NewRun) -> None:
     assert "loss nan" in summary.state_text
 
 
+def test_an_imported_model_is_no_interrupted_run(new_run: NewRun) -> None:
+    run = new_run("imported")
+    (run.directory / "import.json").write_text("{}")
+    summary = summarize(run.directory)
+    assert (summary.state, summary.state_text) == ("finished", "imported, not trained here")
+
+
 def test_a_run_whose_job_lives_is_running(new_run: NewRun) -> None:
     run = new_run()
     holder = (
