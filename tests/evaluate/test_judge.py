@@ -43,7 +43,7 @@ JOB = Job(
     model="openmp",
     driver=Unit(c_driver(INTERFACE), "c"),
     counts=(1, 2),
-    tolerance=1e-12,
+    tolerance=1e-9,  # sums of 40 million numbers differ by 1e-12 with their order
     repeats=2,
 )
 MPI_GOOD = """
