@@ -117,7 +117,7 @@ def runner(tmp_path: Path, shards_directory: Path) -> Runner:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory, shards_directory: Path) -> Runner:
-    """A run that went straight to its end on two ranks; tests must not change it."""
+    """A run that went straight to its end on two ranks; tests may evaluate and export it, not train it."""
     runner = Runner(tmp_path_factory.mktemp("finished"), shards_directory)
     runner.train(runner.config(train={"evaluate_every_steps": 3, "evaluate_sequences": 4}))
     return runner

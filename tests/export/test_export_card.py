@@ -25,8 +25,9 @@ RESULTS = [
 
 @pytest.fixture
 def run(finished: Runner, tmp_path: Path) -> Path:
-    """A copy of the finished run that a test may change."""
-    shutil.copytree(finished.directory / "run", tmp_path / "run")
+    """A copy of the finished run that a test may change, without what other tests evaluated."""
+    evaluations = shutil.ignore_patterns("evaluations")
+    shutil.copytree(finished.directory / "run", tmp_path / "run", ignore=evaluations)
     return tmp_path / "run"
 
 
