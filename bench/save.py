@@ -92,8 +92,8 @@ class Bench:
         from hpctrain.engine.build import build_engine
         from hpctrain.loader.batches import make_batch
         from hpctrain.model.attention import choose_attention
-        from hpctrain.model.config import ModelConfig
-        from hpctrain.model.transformer import build_layers, layer_costs
+        from hpctrain.model.config import ModelConfig, layer_costs
+        from hpctrain.model.transformer import build_layers
         from hpctrain.parallel.topology import ParallelConfig, Topology
 
         model = ModelConfig(preset=task["preset"])

@@ -78,8 +78,8 @@ def rank_main(task: dict[str, Any]) -> None:
     from hpctrain.engine.base import OptimizerConfig
     from hpctrain.engine.build import build_engine
     from hpctrain.model.attention import choose_attention
-    from hpctrain.model.config import ModelConfig
-    from hpctrain.model.transformer import build_layers, layer_costs
+    from hpctrain.model.config import ModelConfig, layer_costs
+    from hpctrain.model.transformer import build_layers
     from hpctrain.parallel.topology import ParallelConfig, Topology
     from hpctrain.parallel.world import discover_world
 

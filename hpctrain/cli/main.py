@@ -15,6 +15,7 @@ from hpctrain.cli import (
     instructions,
     launch,
     models,
+    plan,
     runs,
     shards,
     tasks,
@@ -40,7 +41,7 @@ app.add_typer(instructions.instructions, name="instructions")
 app.add_typer(runs.checkpoint, name="checkpoint")
 app.add_typer(verify.verify, name="verify")
 for command in (
-    runs.train, runs.finetune, runs.report, launch.submit, doctor.doctor,
+    runs.train, runs.finetune, runs.report, launch.submit, plan.plan, doctor.doctor,
     models.evaluate, models.generate, export.export,
 ):  # fmt: skip
     app.command()(command)

@@ -16,14 +16,13 @@ from hpctrain.launch.site import Queue, Site, seconds_of
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.brake import STOP_FILE
 from hpctrain.train.config import RunConfig, check_layout
+from hpctrain.train.memory import frozen_gpu_bytes, least_gpu_bytes
 from hpctrain.train.rundir import CHECKPOINTS_NAME
 
 SUBMIT_COMMANDS = {"slurm": "sbatch", "pbs": "qsub", "flux": "flux"}
 DEFAULT_RANKS_PER_NODE = 2
 """Ranks of a node without GPUs, as launch/job.sh has it."""
 
-_BYTES_PER_PARAMETER = {"fp32": (4, 4, 8), "bf16": (2, 2, 12)}
-"""Of weights, gradients, and optimizer: Adam's two moments and, in bf16, the master weights."""
 _WORD = re.compile(r"[\w.:@/+-]+", re.ASCII)
 _LOG_PATHS = {"slurm": r"[\w./+=@:,~ -]+", "flux": r"[\w./+=@:,~ -]+", "pbs": r"[\w./+=@~-]+"}
 """Paths that a header can carry: no quotes, no placeholders, and for PBS no blanks."""
@@ -203,24 +202,6 @@ def _memory_problems(config: RunConfig, vocab_size: int, world_size: int, memory
             f"{parallel.pipeline_stages} pipeline stages, activations not counted; it has "
             f"{memory_bytes / 2**30:.0f} GiB: raise parallel.zero_stage, parallel.pipeline_stages or --nodes"
         )
-
-
-def least_gpu_bytes(parameters: int, precision: str, zero_stage: int, replicas: int, stages: int) -> int:
-    """A lower bound of the memory each GPU needs: P/stages x (weights + gradients + optimizer).
-
-    ZeRO 1 divides the optimizer's part by the replicas, ZeRO 2 also the gradients', ZeRO 3 all three. Bytes a
-    parameter: fp32 4 + 4 + 8, bf16 2 + 2 + 12. Activations, buffers and fragmentation come on top.
-    """
-    weights, gradients, optimizer = _BYTES_PER_PARAMETER[precision]
-    whole = (weights if zero_stage < 3 else 0) + (gradients if zero_stage < 2 else 0)
-    divided = weights + gradients + optimizer - whole
-    return int(parameters / stages * (whole + divided / replicas))
-
-
-def frozen_gpu_bytes(parameters: int, precision: str, zero_stage: int, replicas: int, stages: int) -> int:
-    """Memory of the weights that an adapter leaves as they are, on each GPU."""
-    weights, _, _ = _BYTES_PER_PARAMETER[precision]
-    return max(0, parameters) * weights // stages // (replicas if zero_stage == 3 else 1)
 
 
 def machine_problems(site: Site, venv: Path, to_print: bool) -> Iterator[str]:

@@ -153,3 +153,9 @@ class ModelConfig(Section):
 def presets() -> list[str]:
     """The names of the shapes that `model.preset` takes."""
     return list(_SHAPES)
+
+
+def layer_costs(config: ModelConfig, vocab_size: int) -> list[int]:
+    """Weights that each layer multiplies with, as its relative cost: embedding, blocks, norm, head."""
+    block = config.hidden_size * (2 * config.query_size + 2 * config.kv_size + 3 * config.mlp_size)
+    return [0, *[block] * config.layers, 0, vocab_size * config.hidden_size]

@@ -63,12 +63,6 @@ def parameter_shapes(layers: Sequence[Layer]) -> dict[str, torch.Size]:
         }
 
 
-def layer_costs(config: ModelConfig, vocab_size: int) -> list[int]:
-    """Weights that each layer multiplies with, as its relative cost: embedding, blocks, norm, head."""
-    block = config.hidden_size * (2 * config.query_size + 2 * config.kv_size + 3 * config.mlp_size)
-    return [0, *[block] * config.layers, 0, vocab_size * config.hidden_size]
-
-
 def tied_head(embedding: nn.Module, activations: Any) -> Tensor:
     """Run the embedding as the output head."""
     assert isinstance(embedding, Embedding)

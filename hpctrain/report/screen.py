@@ -61,6 +61,8 @@ def model_facts(summary: Summary) -> list[tuple[str, str]]:
     else:
         loss = f"loss {decimal(summary.first_loss)} → {decimal(summary.last_loss)} nats/token"
         facts.append(("training", f"{loss}; {count(summary.tokens_seen)} tokens{speed}{took}"))
+    if efficiency := _efficiency(summary):
+        facts.append(("efficiency", efficiency))
     facts.append(("data", summary.shards_problem or str(summary.shards)))
     if summary.epochs:
         most = sorted(summary.epochs.items(), key=lambda item: -item[1])
@@ -71,6 +73,16 @@ def model_facts(summary: Summary) -> list[tuple[str, str]]:
         latest = f" → {summary.evaluated_step:,}" if summary.evaluated_step else ""
         facts.append(("held out", f"measured on files that no step reads, at step 0{latest}"))
     return facts
+
+
+def _efficiency(summary: Summary) -> str:
+    """How much of the devices and of the time came to use, as far as it is known."""
+    parts = []
+    if summary.mfu is not None and summary.mfu_causal is not None:
+        parts.append(f"MFU {summary.mfu:.1%} ({summary.mfu_causal:.1%} with causal attention)")
+    if summary.data_wait_share is not None:
+        parts.append(f"{summary.data_wait_share:.2%} of the time waiting for data")
+    return "; ".join(parts)
 
 
 def describe_restart(restart: Start) -> str:
@@ -94,7 +106,7 @@ def places(summary: Summary) -> list[tuple[str, str]]:
     """Where the run and what came of it lie, one labelled path each."""
     known = [
         ("run", summary.directory), ("checkpoint", summary.checkpoint), ("export", summary.export),
-        ("report", summary.report),
+        ("report", summary.report), ("profile", summary.profile),
     ]  # fmt: skip
     return [(label, place) for label, place in known if place is not None]
 

@@ -12,6 +12,7 @@ from hpctrain.errors import DataError
 from hpctrain.manifest import Manifest, read_manifest
 from hpctrain.report.record import RunRecord, Start, describe_layout, find_legs, find_starts, read_run
 from hpctrain.shards.layout import SHARDS_FORMAT, SHARDS_KIND
+from hpctrain.train.profile import PROFILE_NAME
 from hpctrain.train.rundir import ORIGIN_NAME
 
 State = Literal["finished", "stopped", "failed", "running", "interrupted"]
@@ -77,6 +78,12 @@ class Summary:
     mixture where the shards do not know sources. Empty where the run did not tell."""
     tokens_per_second: float | None
     """Median over the steps since the ranks or the layout last changed, all ranks together."""
+    mfu: float | None
+    """The same of the share of the devices' peak, by 6 P + 12 L D S; None where the peak was not known."""
+    mfu_causal: float | None
+    """The same with half of the attention's products."""
+    data_wait_share: float | None
+    """Of the time in these steps, the share that a rank waited for data; None where the run did not tell."""
     step_seconds_total: float
     """Time in steps that count, without start-up, evaluation and saves."""
     evaluated_step: int | None
@@ -100,6 +107,8 @@ class Summary:
     """The newest export."""
     report: str | None
     """The newest HTML report in the run directory."""
+    profile: str | None
+    """Where traces of steps lie, if some were taken."""
 
     def as_dict(self) -> dict[str, Any]:
         """The same as plain values, ready for JSON."""
@@ -149,7 +158,10 @@ def summarize_record(record: RunRecord) -> Summary:
         last_loss=losses[-1] if losses else None,
         tokens_seen=int(tokens[-1]) if tokens else None,
         epochs=_epochs(record, start),
-        tokens_per_second=_throughput(record),
+        tokens_per_second=_median(record, "tokens_per_second"),
+        mfu=_median(record, "mfu"),
+        mfu_causal=_median(record, "mfu_causal"),
+        data_wait_share=_data_wait_share(record),
         step_seconds_total=sum(record.series("step_seconds")[1]),
         evaluated_step=evaluations[-1]["step"] if evaluations else None,
         languages=_languages(evaluations, shards),
@@ -170,12 +182,24 @@ def _epochs(record: RunRecord, start: dict[str, Any]) -> dict[str, float]:
     return {name: round(epochs * done, 4) for name, epochs in foreseen.items()}
 
 
-def _throughput(record: RunRecord) -> float | None:
-    """Median over the steps under the present ranks and layout."""
+def _latest(record: RunRecord, name: str) -> dict[int, float]:
+    """One number by step, of the steps under the present ranks and layout."""
     began = max((step for step, _ in find_legs(record)), default=0)
-    steps, rates = record.series("tokens_per_second")
-    latest = [rate for step, rate in zip(steps, rates, strict=True) if step > began] or rates
-    return statistics.median(latest) if latest else None
+    values = dict(zip(*record.series(name), strict=True))
+    return {step: value for step, value in values.items() if step > began} or values
+
+
+def _median(record: RunRecord, name: str) -> float | None:
+    values = _latest(record, name).values()
+    return statistics.median(values) if values else None
+
+
+def _data_wait_share(record: RunRecord) -> float | None:
+    """By the seconds of the steps: a loader that stalls now and then has a median of nothing."""
+    shares, seconds = _latest(record, "data_wait_share"), _latest(record, "step_seconds")
+    told = {step: seconds[step] for step in shares if step in seconds}
+    total = sum(told.values())
+    return sum(shares[step] * took for step, took in told.items()) / total if total else None
 
 
 def _state(record: RunRecord) -> tuple[State, str]:
@@ -272,12 +296,14 @@ def _repeats(record: RunRecord) -> tuple[int, bool | None]:
 
 
 def _places(record: RunRecord) -> dict[str, str | None]:
-    """Where the newest checkpoint, export and report lie."""
+    """Where the newest checkpoint, export and report lie, and the traces."""
     checkpoint = record.newest_checkpoint()
     exports = [event["path"] for event in record.events_of("export") if "path" in event]
     reports = sorted(record.directory.glob("*.html"), key=lambda path: path.stat().st_mtime)
+    traces = list((record.directory / PROFILE_NAME).glob("*.json.gz"))
     return {
         "checkpoint": str(checkpoint) if checkpoint else None,
         "export": str(exports[-1]) if exports else None,
         "report": str(reports[-1]) if reports else None,
+        "profile": str(record.directory / PROFILE_NAME) if traces else None,
     }

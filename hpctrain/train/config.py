@@ -20,6 +20,7 @@ from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layou
 from hpctrain.parallel.watch import WatchConfig
 from hpctrain.tasks.config import TaskConfig
 from hpctrain.train.metrics import LogConfig
+from hpctrain.train.profile import ProfileConfig
 from hpctrain.train.schedule import ScheduleConfig
 
 BASE_INPUT = "run.start_from"
@@ -64,6 +65,7 @@ class TrainConfig(Section):
     0: none at all."""
     evaluate_sequences: int = Field(default=64, ge=1)
     """Held-out sequences of each language, at most."""
+    profile: ProfileConfig = ProfileConfig()
 
 
 class RunConfig(Section):
@@ -133,14 +135,19 @@ def check_layout(config: RunConfig, world_size: int) -> None:
     warmup = config.schedule.warmup_steps
     if warmup >= train.steps:
         problems.append(f"schedule.warmup_steps: {warmup} leaves nothing of train.steps: {train.steps}")
+    problems += train.profile.problems(train.steps, world_size)
     if problems:
         raise ConfigError(problems)
 
 
 def changes(before: dict[str, Any], after: RunConfig) -> dict[str, list[Any]]:
-    """What a restart changes, by dotted key: [before, after]. `before` is the tree of the run's run.yaml."""
+    """What a restart changes, by dotted key: [before, after]. `before` is the tree of the run's run.yaml.
+
+    A key that is newer than the run counts where it is not at its default.
+    """
     old, new = _flatten(before), _flatten(after.model_dump(mode="json"))
-    return {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    known = {*old, *_flatten(after.model_dump(mode="json", exclude_defaults=True))}
+    return {key: [old.get(key), new.get(key)] for key in sorted(known) if old.get(key) != new.get(key)}
 
 
 def _flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

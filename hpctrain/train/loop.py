@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -22,9 +24,11 @@ from hpctrain.train.brake import Brake
 from hpctrain.train.config import RunConfig
 from hpctrain.train.data import TrainingData
 from hpctrain.train.metrics import MetricSink
+from hpctrain.train.profile import WAIT, Profiler, open_profiler
 from hpctrain.train.rundir import Journal
 from hpctrain.train.schedule import learning_rate_at
 from hpctrain.train.startup import StartClock
+from hpctrain.train.throughput import Throughput, describe, measure
 
 
 @dataclass
@@ -46,17 +50,28 @@ class Loop:
     record: dict[str, Any] = field(default_factory=dict)
     """The metrics of the latest step."""
     agreed_at: float = field(default_factory=time.monotonic)
+    profiler: Profiler = field(default_factory=Profiler)
+    throughput: Throughput = field(init=False)
+
+    def __post_init__(self) -> None:
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else ""
+        ranks = self.engine.topology.world_size
+        self.throughput = measure(self.config, self.data.vocab_size, ranks, name)
 
     def run(self) -> None:
         """Train to the last step. Raises StoppedEarly after a save, when a signal asked for it."""
         train, first = self.config.train, self.state.step
         visible = self.engine.topology.rank == 0
-        with progress("train", train.steps, "steps", visible) as bar:
+        rank, profile = self.engine.topology.rank, train.profile
+        self.profiler = open_profiler(profile, self.config.run.dir, rank, self.device, first)
+        with closing(self.profiler), progress("train", train.steps, "steps", visible) as bar:
             bar.advance(first)
             if first == 0:
                 self._record(self._evaluation() | {"step": 0})
-            for data in self.data.loader.steps(self.state.samples, train.steps - first):
-                agreed = self._step(data, bar)
+            for data, waited in self._fetch(train.steps - first):
+                agreed = self._step(data, waited, bar)
+                self.profiler.after(self.state.step)  # which may write for some seconds
+                self.watch.beat()
                 last = self.state.step == train.steps
                 due = self.state.step % self.config.checkpoint.every_steps == 0
                 if last or due or agreed.stop or agreed.save:
@@ -77,15 +92,28 @@ class Loop:
             self.saver.wait()
         self.watch.beat()
 
-    def _step(self, data: StepData, bar: Progress) -> _Agreed:
-        """One optimizer step and its line of metrics; returns what the ranks agreed on at its end."""
-        began, step = time.monotonic(), self.state.step + 1
+    def _fetch(self, steps: int) -> Iterator[tuple[StepData, float]]:
+        """The data of so many steps, each with the seconds that this rank waited for them."""
+        loaded = self.data.loader.steps(self.state.samples, steps)
+        for _ in range(steps):
+            self.profiler.before(self.state.step + 1)
+            began = time.monotonic()
+            with self.profiler.span(WAIT):
+                data = next(loaded)
+            yield data, time.monotonic() - began
+
+    def _step(self, data: StepData, waited: float, bar: Progress) -> _Agreed:
+        """One optimizer step and its line of metrics; returns what the ranks agreed on at its end.
+
+        `waited`: seconds for its data, which are part of the step.
+        """
+        began, step = time.monotonic() - waited, self.state.step + 1
         rate = learning_rate_at(
             step, self.config.train.steps, self.config.optimizer.learning_rate, self.config.schedule
         )
         self._seed_dropout(step)
         result = self.engine.train_step(data.micro_batches, rate)
-        agreed = self._agree(data)
+        agreed = self._agree(data, waited)
         self.watch.beat()
         seconds = time.monotonic() - began
         self._check_finite(step, result)
@@ -104,18 +132,17 @@ class Loop:
             "learning_rate": rate,
             "grad_norm": result.grad_norm,
             "tokens": self.state.tokens,
-            "tokens_per_second": round(batch_tokens / seconds, 1),
-            "step_seconds": round(seconds, 5),
+            **self.throughput.of_step(seconds, agreed.waited),
             "batch_digest": f"{agreed.digest:016x}",
         }
         interval = self.config.train.evaluate_every_steps
         if interval and (step % interval == 0 or step == self.config.train.steps):
             record |= self._evaluation()
         self._record(record)
-        status = f"loss {result.loss:.3f}, {record['tokens_per_second']:,.0f} tokens/s"
+        status = f"loss {result.loss:.3f}, {describe(record)}"
         bar.advance(1, status)
         if step % self.config.log.every_steps == 0:
-            logging.getLogger("hpctrain").info("step %d: %s", step, status)
+            logging.getLogger("hpctrain").info("step %d: %s (this rank %.4f s)", step, status, waited)
         if agreed.save_failed:
             self.saver.wait()  # which raises
         if "first_step" not in self.clock.parts:
@@ -137,17 +164,19 @@ class Loop:
             key = f"{self.config.run.seed}/dropout/{step}/{self.engine.topology.rank}"
             torch.manual_seed(xxhash.xxh3_64_intdigest(key.encode()) >> 1)
 
-    def _agree(self, data: StepData) -> _Agreed:
+    def _agree(self, data: StepData, waited: float) -> _Agreed:
         """What all ranks must know at a step boundary: one all-reduce."""
         reads = self.engine.topology.stage == 0  # all stages read the same samples
         digest, counted = (data.digest, data.counted) if reads else (0, 0)
         signed = digest - 2**64 if digest >= 2**63 else digest
         since, self.agreed_at = self.agreed_at, time.monotonic()
         flags = [self.brake.pressed(self.agreed_at - since), self.brake.by_hand, self.brake.save_asked]
-        shared = torch.tensor([*map(int, flags), int(self.saver.poll()), counted, signed], device=self.device)
+        numbers = [int(self.saver.poll()), round(waited * 1e9), counted, signed]
+        shared = torch.tensor([*map(int, flags), *numbers], device=self.device)
         torch.distributed.all_reduce(shared)
-        stop, by_hand, save, failed, learnt, total = shared.tolist()
-        return _Agreed(stop > 0, by_hand > 0, save > 0, failed > 0, learnt, total % 2**64)
+        stop, by_hand, save, failed, nanoseconds, learnt, total = shared.tolist()
+        mean = nanoseconds / 1e9 / self.engine.topology.world_size
+        return _Agreed(stop > 0, by_hand > 0, save > 0, failed > 0, mean, learnt, total % 2**64)
 
     def _check_finite(self, step: int, result: StepResult) -> None:
         if math.isfinite(result.loss) and math.isfinite(result.grad_norm):
@@ -181,6 +210,8 @@ class _Agreed(NamedTuple):
     """Whether RUN/save asks for a save."""
     save_failed: bool
     """Whether the save in the background has failed on any rank."""
+    waited: float
+    """Seconds that a rank waited for the step's data, the mean over the ranks."""
     counted: int
     """Targets of the whole global batch that count, where only responses do."""
     digest: int

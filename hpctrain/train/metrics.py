@@ -28,6 +28,8 @@ class LogConfig(Section):
     """Weights & Biases: offline keeps its files in the run directory for `wandb sync`."""
     project: str = "hpctrain"
     """Weights & Biases project."""
+    peak_tflops: float | None = Field(default=None, gt=0)
+    """Peak of one device in TFLOP/s, for MFU; none: that of its name in bf16, where it is known."""
 
 
 class JsonLines:

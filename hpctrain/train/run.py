@@ -23,8 +23,9 @@ from hpctrain.errors import HpctrainError
 from hpctrain.loader.mixture import describe_epochs
 from hpctrain.manifest import Manifest, is_finished, write_atomically
 from hpctrain.model.attention import choose_attention
+from hpctrain.model.config import layer_costs
 from hpctrain.model.lora import adapt_layers
-from hpctrain.model.transformer import Layer, build_layers, layer_costs
+from hpctrain.model.transformer import Layer, build_layers
 from hpctrain.parallel.meeting import meet
 from hpctrain.parallel.process import Gang, process_group, raise_together
 from hpctrain.parallel.topology import Topology, accumulation_steps

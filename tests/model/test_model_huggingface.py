@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hpctrain.config import fingerprint
 from hpctrain.errors import ConfigError
 from hpctrain.model.attention import eager_attention, sdpa_attention
-from hpctrain.model.config import ModelConfig
+from hpctrain.model.config import ModelConfig, layer_costs
 from hpctrain.model.huggingface import (
     context_length,
     from_huggingface_config,
@@ -22,7 +22,7 @@ from hpctrain.model.huggingface import (
     huggingface_name,
     to_huggingface_config,
 )
-from hpctrain.model.transformer import Transformer, build_layers, layer_costs
+from hpctrain.model.transformer import Transformer, build_layers
 from hpctrain.tokenizer.codec import SpecialTokens
 
 VOCABULARY = 61

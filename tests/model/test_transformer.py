@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hpctrain.model.attention import eager_attention, sdpa_attention
 from hpctrain.model.blocks import rotate
-from hpctrain.model.config import ModelConfig, presets
-from hpctrain.model.transformer import Layer, Transformer, build_layers, layer_costs, next_token_loss
+from hpctrain.model.config import ModelConfig, layer_costs, presets
+from hpctrain.model.transformer import Layer, Transformer, build_layers, next_token_loss
 
 VOCABULARY = 61
 

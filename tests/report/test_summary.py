@@ -35,6 +35,35 @@ def test_throughput_is_that_of_the_latest_layout(restarted: FakeRun) -> None:
     assert summarize(restarted.directory).tokens_per_second == expected
 
 
+def test_a_run_that_did_not_tell_of_waiting_has_no_share(restarted: FakeRun) -> None:
+    summary = summarize(restarted.directory)
+    assert (summary.mfu, summary.mfu_causal, summary.data_wait_share, summary.profile) == (None,) * 4
+
+
+def test_efficiency_is_that_of_the_latest_layout(new_run: NewRun, capsys: pytest.CaptureFixture[str]) -> None:
+    run = new_run()
+    run.start()
+    lines = JsonLines(run.directory / METRICS_NAME)
+    run.event("save", 0)
+    numbers = {"mfu": 0.1, "mfu_causal": 0.08, "data_wait_share": 0.5}
+    for step in (1, 2):
+        lines.append(run.metric(step) | numbers)
+    run.event("save", 2)
+    run.ranks = 4
+    run.start()
+    run.restore(2)
+    for step, share, seconds, mfu in ((3, 0.0, 1.0, 0.40), (4, 0.03, 3.0, 0.42), (5, 0.0, 5.0, 0.41)):
+        told = {"mfu": mfu, "mfu_causal": mfu - 0.05, "data_wait_share": share, "step_seconds": seconds}
+        lines.append(run.metric(step) | told)
+    lines.close()
+    summary = summarize(run.directory)
+    assert (summary.mfu, summary.mfu_causal) == (0.41, 0.36)
+    assert summary.data_wait_share == pytest.approx(0.01)
+    print_summary(run.directory)
+    shown = "MFU 41.0% (36.0% with causal attention); 1.00% of the time waiting for data"
+    assert shown in capsys.readouterr().out
+
+
 def test_languages_join_counts_and_evaluations(restarted: FakeRun) -> None:
     rows = {row.language: row for row in summarize(restarted.directory).languages}
     assert list(rows) == sorted(FINAL_BITS)

@@ -115,9 +115,11 @@ def test_the_metrics_say_what_the_interface_promises(finished: Runner) -> None:
     assert [line["step"] for line in lines] == list(range(STEPS + 1))
     promised = {
         "step", "loss", "learning_rate", "grad_norm",
-        "tokens", "tokens_per_second", "step_seconds", "batch_digest",
+        "tokens", "tokens_per_second", "step_seconds", "data_wait_share", "batch_digest",
     }  # fmt: skip
     assert all(promised <= set(line) for line in lines[1:])
+    assert all(0 <= line["data_wait_share"] <= 1 for line in lines[1:])
+    assert not any("mfu" in line for line in lines), "no peak is known of a CPU"
     assert lines[-1]["tokens"] == STEPS * 8 * 64
     evaluated = [line["step"] for line in lines if "loss_by_language" in line]
     assert evaluated == [0, 3, 6]
