@@ -33,7 +33,7 @@ remove() {
     for other in "${dir%-*}"-*; do # hpctrain-UID-JOB
         [[ ${other##*-} =~ ^[0-9]+$ ]] || continue
         # The youngest are spared: their jobs may have started after the list of live jobs was made.
-        if [[ " $* " != *" ${other##*-} "* ]] && is_own "$other" && [ -n "$(find "$other" -prune -mmin +10)" ]; then
+        if [[ " $* " != *" ${other##*-} "* ]] && is_own "$other" && [ -n "$(find "$other" -prune -mmin +10 2>/dev/null)" ]; then
             rm -rf "$other"
         fi
     done
