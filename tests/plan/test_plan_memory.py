@@ -41,7 +41,8 @@ def compare(tmp_path: Path, case: str) -> list[tuple[dict[str, Any], Memory]]:
         "precision": precision, **vars(layout),
     }  # fmt: skip
     worker = Path(__file__).with_name("measured_rank.py")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(layout.ranks)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", str(layout.ranks)]
     done = subprocess.run(
         [*torchrun, str(worker), str(tmp_path), json.dumps(spec)],
         env=environment(), capture_output=True, text=True, timeout=180, check=False,
