@@ -136,3 +136,6 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+    # Some threads of gloo and DeepSpeed outlive their groups; one that runs while Python takes the
+    # interpreter down aborts the process, now and then, after all is told.
+    os._exit(0)
