@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from hpctrain.evaluate.result import Result
+    from hpctrain.tasks.result import Result
 
 Model = Annotated[
     str, typer.Argument(metavar="MODEL", help="Run, import, export, URL of an endpoint, or a yardstick.")

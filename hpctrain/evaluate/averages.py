@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hpctrain.evaluate.estimators import mean
-from hpctrain.evaluate.result import Score
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Score
 
 
 @dataclass(frozen=True)

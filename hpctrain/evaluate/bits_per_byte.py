@@ -14,7 +14,6 @@ from hpctrain.corpus.models import programming_models
 from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.heldout_files import heldout_files
 from hpctrain.evaluate.models import require_trained
-from hpctrain.evaluate.result import Result, Score
 from hpctrain.evaluate.scored import (
     ScoredText,
     check_tokenizer,
@@ -25,6 +24,7 @@ from hpctrain.evaluate.scored import (
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.model.transformer import next_token_loss
 from hpctrain.parallel.topology import Topology
+from hpctrain.tasks.result import Result, Score
 from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.train.data import open_heldout
 from hpctrain.train.trained import Trained

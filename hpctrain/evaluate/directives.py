@@ -13,7 +13,6 @@ from hpctrain.evaluate.executed import Task, without_fence
 from hpctrain.evaluate.held_back import HeldBack
 from hpctrain.evaluate.judge import Judge, Unit
 from hpctrain.evaluate.restored import Look, Suite, run_suite
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.sandbox.run import Sandbox
 from hpctrain.tasks.config import CONTEXT_BYTES, Order
@@ -22,6 +21,7 @@ from hpctrain.tasks.openmp import context_start, function_bodies, loops_with_dir
 from hpctrain.tasks.places import line_start, next_line
 from hpctrain.tasks.problem import Problem
 from hpctrain.tasks.records import read_task_manifest
+from hpctrain.tasks.result import Result
 
 METRICS = ("exact match", "constructs", "clause F1")
 _NO_DIRECTIVE = Directive((), frozenset())

@@ -13,11 +13,11 @@ from hpctrain.errors import ConfigError, DataError
 from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.ladder import LADDER, expand, of_suite
 from hpctrain.evaluate.models import ModelOptions, RunModel, open_model
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import FLOORS, SuiteOptions, load_suite
 from hpctrain.evaluate.yardsticks import yardstick, yardstick_names
 from hpctrain.manifest import disk_errors, write_atomically
 from hpctrain.progress import say
+from hpctrain.tasks.result import Result
 from hpctrain.train.rundir import CONFIG_NAME
 
 EVALUATIONS = "evaluations"

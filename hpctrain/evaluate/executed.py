@@ -11,11 +11,11 @@ from hpctrain.evaluate.candidate import Answer, Candidate
 from hpctrain.evaluate.estimators import best_at_k, mean, pass_at_k
 from hpctrain.evaluate.judge import Expected, Job, Judge, Judgement, Unit
 from hpctrain.evaluate.models import problem_with
-from hpctrain.evaluate.result import Result, Sample, Score
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.progress import progress
 from hpctrain.sandbox.toolchain import versions
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Sample, Score
 
 _KS = (1, 2, 5, 10, 20, 50, 100)
 

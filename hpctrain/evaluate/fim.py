@@ -14,10 +14,10 @@ from hpctrain.evaluate.executed import ask
 from hpctrain.evaluate.heldout_files import HeldOutFile
 from hpctrain.evaluate.heldout_problems import collect, head, is_text, require_shards, tail, window_bytes
 from hpctrain.evaluate.models import RunModel
-from hpctrain.evaluate.result import Result, Sample
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.progress import say
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Sample
 
 PROBLEMS = 100
 """Problems, at most, where the user sets no limit."""

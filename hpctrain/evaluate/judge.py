@@ -20,9 +20,9 @@ from hpctrain.corpus.lexer import code_tokens
 from hpctrain.errors import DataError
 from hpctrain.evaluate import objects
 from hpctrain.evaluate.races import SANITIZE, look_for_races
-from hpctrain.evaluate.result import Verdict
 from hpctrain.sandbox.run import Limits, Outcome, Sandbox
 from hpctrain.sandbox.toolchain import SUFFIXES, build, cuda_devices, execute, why_missing
+from hpctrain.tasks.result import Verdict
 
 RUN_LIMITS = Limits(seconds=30, cpu_seconds=60, output_bytes=4 << 20)
 _DETAIL_BYTES = 4000

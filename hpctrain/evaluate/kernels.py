@@ -8,9 +8,9 @@ from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.executed import Task, run_tasks
 from hpctrain.evaluate.held_back import read_pairs
 from hpctrain.evaluate.judge import Judge
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.sandbox.run import Sandbox
+from hpctrain.tasks.result import Result
 
 
 def run_kernels(candidate: Candidate, options: SuiteOptions) -> Result:

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
+from hpctrain.tasks.result import Result
 
 LADDER = "ladder"
 

@@ -13,13 +13,13 @@ from hpctrain.evaluate.executed import Task, without_fence
 from hpctrain.evaluate.held_back import HeldBack
 from hpctrain.evaluate.judge import Judge, Unit
 from hpctrain.evaluate.restored import Look, Suite, run_suite
-from hpctrain.evaluate.result import Result, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.progress import say
 from hpctrain.sandbox.run import Outcome, Sandbox
 from hpctrain.sandbox.toolchain import build, why_missing
 from hpctrain.tasks.mpi import Call, parse_calls, restore, shown_lines, strip_calls
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Verdict
 
 NEAR_LINES = 1
 """So many lines may lie between a call and the place where it was, as in MPIrigen's measure."""

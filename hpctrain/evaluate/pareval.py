@@ -23,12 +23,12 @@ from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.executed import Judged, ask, machine, sample, scores, without_fence
 from hpctrain.evaluate.judge import Judge, Judgement
 from hpctrain.evaluate.races import SANITIZE, THREADS, look_for_races
-from hpctrain.evaluate.result import Result, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.progress import progress
 from hpctrain.sandbox.run import Outcome, Sandbox
 from hpctrain.sandbox.toolchain import build, cuda_devices, execute, why_missing
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Verdict
 
 _MODELS = {"serial": "", "omp": "openmp", "mpi": "mpi", "mpi+omp": "mpi+openmp", "cuda": "cuda"}
 _PROMPTS = ("prompts/generation-prompts.json", "generation-prompts.json", "prompts.json")

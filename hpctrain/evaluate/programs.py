@@ -17,11 +17,11 @@ from hpctrain.evaluate.driver import Argument, Interface, c_driver
 from hpctrain.evaluate.estimators import mean
 from hpctrain.evaluate.executed import Task, ask, run_tasks
 from hpctrain.evaluate.judge import Job, Judge, Unit
-from hpctrain.evaluate.result import Result, Sample, Score, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.sandbox.run import Sandbox
 from hpctrain.tasks.problem import Problem
 from hpctrain.tasks.records import read_problems
+from hpctrain.tasks.result import Result, Sample, Score, Verdict
 
 TOLERANCE = 1e-9
 """Largest difference that passes, relative to max(1, |serial value|): sums may be made in another order."""

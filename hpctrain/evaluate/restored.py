@@ -16,12 +16,12 @@ from hpctrain.evaluate.executed import Task, ask, machine, run_tasks, without_fe
 from hpctrain.evaluate.held_back import HeldBack, read_pairs
 from hpctrain.evaluate.judge import Judge
 from hpctrain.evaluate.kernels import default_pairs
-from hpctrain.evaluate.result import Result, Sample, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.progress import say
 from hpctrain.tasks.generated import SOURCE
 from hpctrain.tasks.problem import Problem
 from hpctrain.tasks.records import read_problems
+from hpctrain.tasks.result import Result, Sample, Verdict
 
 _SET = "set"
 _KERNELS = "kernels"

@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 
 from hpctrain.evaluate.candidate import Candidate, Sampling
-from hpctrain.evaluate.result import Result
+from hpctrain.tasks.result import Result
 
 
 @dataclass(frozen=True)

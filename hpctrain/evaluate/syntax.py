@@ -14,13 +14,13 @@ from hpctrain.evaluate.candidate import Answer, Candidate
 from hpctrain.evaluate.executed import ask
 from hpctrain.evaluate.heldout_files import HeldOutFile
 from hpctrain.evaluate.heldout_problems import collect, is_text, require_shards, tail, window_bytes
-from hpctrain.evaluate.result import Result, Sample, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.generation.stops import find_end
 from hpctrain.progress import progress
 from hpctrain.sandbox.run import Sandbox
 from hpctrain.sandbox.toolchain import syntax_check, versions, why_missing
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Sample, Verdict
 
 PROBLEMS = 50
 """Problems, at most, where the user sets no limit."""

@@ -16,10 +16,10 @@ from hpctrain.evaluate.bits_per_byte import SEQUENCES
 from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.heldout_files import heldout_files
 from hpctrain.evaluate.models import require_trained
-from hpctrain.evaluate.result import Result, Score
 from hpctrain.evaluate.scored import count_sequences, heldout_streams, score_heldout
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.shards.stream import TokenStream
+from hpctrain.tasks.result import Result, Score
 from hpctrain.tokenizer.codec import Tokenizer
 
 SPANS = ("directive", "MPI call", "kernel launch")

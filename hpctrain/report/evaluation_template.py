@@ -1,29 +1,18 @@
 """The HTML of an evaluation's page, as a Jinja template."""
 
-from hpctrain.report.template import STYLE
+from hpctrain.report.template import page_head
 
-EVALUATION_PAGE = (
-    """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ title }}: evaluation</title>
-<style>
-"""
-    + STYLE
-    + """\
+_STYLE = """\
 h3 { margin: 1rem 0 0.4rem; font-size: 0.95rem; }
 .sample { margin: 0.3rem 0 0.9rem; padding: 0.6rem 0.8rem; border: 1px solid var(--line); border-radius: 6px;
   max-height: 22rem; overflow: auto; }
 .sides { display: grid; gap: 0 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 420px), 1fr)); }
 details details { margin-left: 1rem; }
-</style>
-</head>
+"""
+
+EVALUATION_PAGE = (
+    page_head("{{ title }}: evaluation", _STYLE)
+    + """\
 <body>
 <main>
 <header>

@@ -1,29 +1,18 @@
 """The HTML of a corpus's page, as a Jinja template."""
 
-from hpctrain.report.template import STYLE
+from hpctrain.report.template import page_head
 
-CORPUS_PAGE = (
-    """\
-<!DOCTYPE html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy"
-  content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ record.name }}: what is in the corpus</title>
-<style>
-"""
-    + STYLE
-    + """\
+_STYLE = """\
 h3 { margin: 1rem 0 0.4rem; font-size: 0.95rem; }
 .sample { margin: 0.3rem 0 0.9rem; padding: 0.6rem 0.8rem; border: 1px solid var(--line); border-radius: 6px;
   max-height: 15rem; overflow: auto; }
 .columns { display: grid; gap: 0 2.5rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 380px), 1fr)); }
-</style>
-</head>
+"""
+
+CORPUS_PAGE = (
+    page_head("{{ record.name }}: what is in the corpus", _STYLE)
+    + """\
 <body>
 <main>
 {% macro amounts(rows, head, total) %}

@@ -51,8 +51,13 @@ footer { margin-top: 1.5rem; color: var(--muted); font-size: 0.85rem; }
 """
 """What pages look like, in light and in dark."""
 
-PAGE = (
-    """\
+
+def page_head(title: str, style: str = "") -> str:
+    """The start of a page up to its body: `title` may hold template text, `style` adds to that of all pages.
+
+    Nothing is fetched and no script runs, whatever the page shows.
+    """
+    return f"""\
 <!DOCTYPE html>
 <html lang="en">
 <head>
@@ -61,12 +66,16 @@ PAGE = (
 <meta name="color-scheme" content="light dark">
 <meta http-equiv="Content-Security-Policy"
   content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
-<title>{{ summary.name }}: what the run did</title>
+<title>{title}</title>
 <style>
-"""
-    + STYLE
-    + """</style>
+{STYLE}{style}</style>
 </head>
+"""
+
+
+PAGE = (
+    page_head("{{ summary.name }}: what the run did")
+    + """\
 <body>
 <main>
 <header>

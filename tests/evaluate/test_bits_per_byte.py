@@ -15,9 +15,9 @@ from hpctrain.corpus.models import programming_models
 from hpctrain.errors import ConfigError
 from hpctrain.evaluate.evaluate import evaluate, run_suite, table
 from hpctrain.evaluate.models import ModelOptions
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.evaluate.yardsticks import Yardstick
+from hpctrain.tasks.result import Result
 
 
 def scores(results: list[dict[str, Any]], metric: str, key: str) -> dict[str, dict[str, Any]]:

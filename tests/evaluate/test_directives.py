@@ -20,7 +20,6 @@ from hpctrain.evaluate.executed import Task, run_tasks
 from hpctrain.evaluate.held_back import HeldBack, read_pairs
 from hpctrain.evaluate.judge import Judge
 from hpctrain.evaluate.kernels import default_pairs
-from hpctrain.evaluate.result import Result, Sample
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.evaluate.yardsticks import yardstick
 from hpctrain.sandbox.run import Sandbox
@@ -28,6 +27,7 @@ from hpctrain.tasks.build import build_task_data
 from hpctrain.tasks.config import TaskConfig
 from hpctrain.tasks.directive import Item
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Sample
 
 LOOP = """\
 void f%d(int n, double *x)

@@ -14,8 +14,8 @@ from hpctrain.evaluate.candidate import Candidate
 from hpctrain.evaluate.config import read_evaluation
 from hpctrain.evaluate.evaluate import open_candidate, result_directories, save_results, table
 from hpctrain.evaluate.models import ModelOptions
-from hpctrain.evaluate.result import Result, Score
 from hpctrain.evaluate.suites import SuiteOptions
+from hpctrain.tasks.result import Result, Score
 
 
 def result(candidate: str, **values: float | None) -> Result:

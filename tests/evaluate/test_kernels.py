@@ -15,10 +15,10 @@ from hpctrain.evaluate.driver import Argument
 from hpctrain.evaluate.executed import without_fence
 from hpctrain.evaluate.held_back import HeldBack, read_pairs
 from hpctrain.evaluate.kernels import default_pairs, run_kernels
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.evaluate.yardsticks import Yardstick
 from hpctrain.sandbox.toolchain import why_missing
+from hpctrain.tasks.result import Result
 
 ROOT = default_pairs()
 

@@ -17,12 +17,12 @@ from hpctrain.evaluate.candidate import Answer, Sampling
 from hpctrain.evaluate.held_back import HeldBack, read_pairs
 from hpctrain.evaluate.kernels import default_pairs
 from hpctrain.evaluate.mpi_calls import METRICS, compare_calls, kernel_tasks, put_back, run_mpi
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.evaluate.yardsticks import yardstick
 from hpctrain.tasks.build import build_task_data
 from hpctrain.tasks.config import TaskConfig
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result
 
 KNOWN = "3|MPI_Init(&argc, &argv);\n3|MPI_Comm_rank(c,\n3|  &rank);\n9|MPI_Finalize();\n"
 PROGRAM = """\

@@ -11,11 +11,11 @@ import pytest
 from hpctrain.errors import ConfigError, DataError
 from hpctrain.evaluate.candidate import Answer, Sampling
 from hpctrain.evaluate.pareval import read_benchmarks, run_pareval
-from hpctrain.evaluate.result import Result, Verdict
 from hpctrain.evaluate.suites import SuiteOptions
 from hpctrain.evaluate.yardsticks import Yardstick
 from hpctrain.sandbox.toolchain import why_missing
 from hpctrain.tasks.problem import Problem
+from hpctrain.tasks.result import Result, Verdict
 
 UTILITIES = """
 #pragma once

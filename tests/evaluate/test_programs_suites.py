@@ -11,7 +11,6 @@ from hpctrain.evaluate.candidate import Answer
 from hpctrain.evaluate.driver import Argument, Interface, c_driver
 from hpctrain.evaluate.judge import Job, Judge, Unit
 from hpctrain.evaluate.programs import Heard, first_word, race_scores, run_race, run_serial_to_parallel
-from hpctrain.evaluate.result import Result
 from hpctrain.evaluate.suites import SuiteOptions, load_suite
 from hpctrain.evaluate.yardsticks import yardstick
 from hpctrain.manifest import write_stage
@@ -26,6 +25,7 @@ from hpctrain.tasks.record import Record
 from hpctrain.tasks.records import TASK_DATA_FORMAT, TASK_DATA_KIND, write_records
 from hpctrain.tasks.render import Style
 from hpctrain.tasks.renderers import calling, renderer
+from hpctrain.tasks.result import Result
 
 needs_gcc = pytest.mark.skipif(bool(why_missing("c", "openmp")), reason="no gcc")
 OPENMP: dict[str, object] = {"parallel": ("openmp",), "seed": 5}
