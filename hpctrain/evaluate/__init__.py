@@ -1,1 +1,1 @@
-"""Measures of a trained model, and generation."""
+"""What a trained model can do: suites, their judges, and the yardsticks beside it."""
