@@ -16,6 +16,7 @@ from torch import nn
 
 from hpctrain.engine.base import Engine, OptimizerConfig, Precision
 from hpctrain.engine.deepspeed_config import deepspeed_config
+from hpctrain.engine.optimizer import make_adamw
 from hpctrain.engine.pipeline import LayerPipeline, PipelineEngine
 from hpctrain.engine.zero import ZeroEngine
 from hpctrain.model.transformer import Layer, Transformer, next_token_loss
@@ -75,19 +76,6 @@ def _import_muon() -> None:
         importlib.import_module("deepspeed.runtime.zero.muon.original_muon")
     finally:
         torch.compile = compile_as_usual
-
-
-def make_adamw(model: nn.Module, config: OptimizerConfig) -> torch.optim.AdamW:
-    """AdamW over matrices with decay and norm weights without; an empty group is left out."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(
-        [group for group in groups if group["params"]],
-        lr=config.learning_rate, betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True,
-    )  # fmt: skip
 
 
 @contextlib.contextmanager

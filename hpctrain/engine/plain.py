@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.engine.base import OptimizerConfig, Precision, StepResult
-from hpctrain.engine.build import make_adamw
+from hpctrain.engine.optimizer import make_adamw
 from hpctrain.loader.batches import Batch
 from hpctrain.model.transformer import Layer, Loss, Transformer, next_token_loss
 
