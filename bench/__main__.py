@@ -11,7 +11,10 @@ from pathlib import Path
 from bench.table import machine, print_table
 
 HERE = Path(__file__).parent
-BENCHES = sorted({module.name for module in pkgutil.iter_modules([str(HERE)])} - {"__main__", "table"})
+BENCHES = sorted(
+    {module.name for module in pkgutil.iter_modules([str(HERE)])}
+    - {"__main__", "engines", "held", "step_peers", "table"}
+)
 
 
 def main() -> None:

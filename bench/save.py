@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import statistics
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -16,8 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from bench.engines import Task, build, in_ranks, random_batch, run_task
 from bench.table import Row, row
-from hpctrain.launch.local import run_ranks
 
 STATE_BYTES = 12  # a parameter: fp32 weight and two moments
 SEQUENCE, VOCABULARY = 64, 32768
@@ -35,10 +33,10 @@ def measure(options: argparse.Namespace) -> list[Row]:
     """Save, then restore under the same and another layout, each in fresh ranks."""
     with tempfile.TemporaryDirectory(prefix="hpctrain-bench-", dir=options.scratch) as place:
         task = {"preset": options.preset, "rounds": options.rounds, "place": place}
-        saved = _in_ranks(options.ranks, {**task, "what": "save", "zero": 1, "stages": 1})
-        same = _in_ranks(options.ranks, {**task, "what": "restore", "zero": 1, "stages": 1, "peer": True})
-        other = _in_ranks(options.ranks, {**task, "what": "restore", "zero": 1, "stages": options.ranks})
-        third = _in_ranks(options.ranks, {**task, "what": "restore", "zero": 3, "stages": 1})
+        saved = _run(options, {**task, "what": "save", "zero": 1, "stages": 1})
+        same = _run(options, {**task, "what": "restore", "zero": 1, "stages": 1, "peer": True})
+        other = _run(options, {**task, "what": "restore", "zero": 1, "stages": options.ranks})
+        third = _run(options, {**task, "what": "restore", "zero": 3, "stages": 1})
     return [*_save_rows(saved), *_restore_rows(same, other, third)]
 
 
@@ -72,41 +70,21 @@ def _restore_rows(*layouts: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _in_ranks(ranks: int, task: dict[str, Any]) -> dict[str, Any]:
-    """Run this file in fresh ranks; rank 0 leaves its answer in a file."""
-    answer = Path(task["place"]) / "answer.json"
-    code = run_ranks([sys.executable, "-m", "bench.save", json.dumps({**task, "answer": str(answer)})], ranks)
-    if code:
-        sys.exit(code)
-    result: dict[str, Any] = json.loads(answer.read_text())
-    return result
+def _run(options: argparse.Namespace, task: Task) -> dict[str, Any]:
+    found: dict[str, Any] = in_ranks("bench.save", options.ranks, task)
+    return found
 
 
 class Bench:
     """One rank's engine on random tokens, and a stopwatch whose times are the slowest rank's."""
 
-    def __init__(self, task: dict[str, Any], world: Any, device: Any) -> None:
-        import numpy as np
+    def __init__(self, task: Task, world: Any, device: Any) -> None:
+        from hpctrain.model.config import ModelConfig
 
-        from hpctrain.engine.base import OptimizerConfig
-        from hpctrain.engine.build import build_engine
-        from hpctrain.loader.batches import make_batch
-        from hpctrain.model.attention import choose_attention
-        from hpctrain.model.config import ModelConfig, layer_costs
-        from hpctrain.model.transformer import build_layers
-        from hpctrain.parallel.topology import ParallelConfig, Topology
-
-        model = ModelConfig(preset=task["preset"])
-        parallel = ParallelConfig(zero_stage=task["zero"], pipeline_stages=task["stages"])
-        self.topology = Topology(world.size, world.rank, task["stages"])
-        self.parameters = model.parameter_count(VOCABULARY)
-        layers = build_layers(model, VOCABULARY, 1, choose_attention("auto", device.type, "fp32"))
-        self.engine = build_engine(
-            layers, layer_costs(model, VOCABULARY), parallel, self.topology, OptimizerConfig(), device=device,
-            precision="fp32", micro_batch_size=1, accumulation_steps=1, recompute=False,
-        )  # fmt: skip
-        tokens = np.random.default_rng(1).integers(0, VOCABULARY, (1, SEQUENCE + 1))
-        self.batch = make_batch(tokens, document_mark=0)
+        self.parameters = ModelConfig(preset=task["preset"]).parameter_count(VOCABULARY)
+        self.engine = build(task, VOCABULARY, world, device)
+        self.topology = self.engine.topology
+        self.batch = random_batch(1, SEQUENCE, VOCABULARY, seed=1)
         self.samples: Samples = defaultdict(list)
 
     def step(self) -> None:
@@ -126,7 +104,7 @@ class Bench:
         self.samples[name].append(float(seconds))
 
 
-def save(bench: Bench, task: dict[str, Any]) -> dict[str, Any]:
+def save(bench: Bench, task: Task) -> dict[str, Any]:
     """Each variant once a round, in turn, after a training step; what was written before is deleted."""
     from hpctrain.checkpoint.config import CheckpointConfig
     from hpctrain.checkpoint.format import RunState
@@ -180,7 +158,7 @@ def _size(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def restore(bench: Bench, task: dict[str, Any]) -> dict[str, Any]:
+def restore(bench: Bench, task: Task) -> dict[str, Any]:
     """Verify and restore what `save` left, from the page cache, into the layout of these ranks."""
     import xxhash
 
@@ -208,26 +186,13 @@ def restore(bench: Bench, task: dict[str, Any]) -> dict[str, Any]:
     return {"layout": f"pipeline {stages}" if stages > 1 else f"ZeRO {task['zero']}"}
 
 
-def rank_main(task: dict[str, Any]) -> None:
+def rank_main(task: Task, world: Any, device: Any) -> dict[str, Any]:
     """One rank of one task."""
-    import logging
-
-    from hpctrain.parallel.process import choose_accelerator, process_group
-    from hpctrain.parallel.world import discover_world
-
-    choose_accelerator()
-    logging.disable(logging.WARNING)
-    tasks: dict[str, Callable[[Bench, dict[str, Any]], dict[str, Any]]] = {"save": save, "restore": restore}
-    world = discover_world(os.environ)
-    with process_group(world) as device:
-        bench = Bench(task, world, device)
-        told = tasks[task["what"]](bench, task)
-        told |= {"samples": bench.samples, "parameters": bench.parameters, "ranks": world.size}
-        if world.rank == 0:
-            Path(task["answer"]).write_text(json.dumps(told))
-    sys.stdout.flush()
-    os._exit(0)  # as the command does: torch's threads must not meet a dying interpreter
+    tasks: dict[str, Callable[[Bench, Task], dict[str, Any]]] = {"save": save, "restore": restore}
+    bench = Bench(task, world, device)
+    told = tasks[task["what"]](bench, task)
+    return told | {"samples": bench.samples, "parameters": bench.parameters, "ranks": world.size}
 
 
 if __name__ == "__main__":
-    rank_main(json.loads(sys.argv[1]))
+    run_task(rank_main)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from bench.engines import Task, build, in_ranks, run_task
 from bench.table import Row, row
 from hpctrain.launch.local import run_ranks
 
@@ -61,41 +61,16 @@ def _calls(ranks: int, layout: str) -> list[Row]:
     zero, stages = LAYOUTS[layout]
     if ranks % stages:
         return []
-    with tempfile.TemporaryDirectory(prefix="hpctrain-bench-") as place:
-        task = {"answer": f"{place}/answer", "zero": zero, "stages": stages}
-        if code := run_ranks([sys.executable, "-m", "bench.startup", json.dumps(task)], ranks):
-            raise SystemExit(f"counting calls on {ranks} ranks: exit code {code}")
-        counts = json.loads(Path(task["answer"]).read_text())
+    counts = in_ranks("bench.startup", ranks, {"preset": "1m", "zero": zero, "stages": stages})
     return [row(f"initialize, {ranks} ranks", layout, f"calls of {name}", [counts[name]])
             for name in sorted(counts)]  # fmt: skip
 
 
-def rank_main(task: dict[str, Any]) -> None:
+def rank_main(task: Task, world: Any, device: Any) -> dict[str, int]:
     """One rank: build an engine and count the collectives on the way."""
-    from hpctrain.parallel.process import choose_accelerator, process_group
-
-    choose_accelerator()
-    from hpctrain.engine.base import OptimizerConfig
-    from hpctrain.engine.build import build_engine
-    from hpctrain.model.attention import choose_attention
-    from hpctrain.model.config import ModelConfig, layer_costs
-    from hpctrain.model.transformer import build_layers
-    from hpctrain.parallel.topology import ParallelConfig, Topology
-    from hpctrain.parallel.world import discover_world
-
-    world, model = discover_world(os.environ), ModelConfig(preset="1m")
-    with process_group(world) as device:
-        counts = _count_calls()
-        build_engine(
-            build_layers(model, VOCABULARY, 1, choose_attention("auto", device.type, "fp32")),
-            layer_costs(model, VOCABULARY),
-            ParallelConfig(zero_stage=task["zero"], pipeline_stages=task["stages"]),
-            Topology(world.size, world.rank, task["stages"]), OptimizerConfig(),
-            device=device, precision="fp32", micro_batch_size=1, accumulation_steps=1, recompute=False,
-        )  # fmt: skip
-        if world.rank == 0:
-            Path(task["answer"]).write_text(json.dumps(counts))
-    os._exit(0)  # as the command does: torch's threads must not meet a dying interpreter
+    counts = _count_calls()
+    build(task, VOCABULARY, world, device)
+    return counts
 
 
 def _count_calls() -> Counter[str]:
@@ -117,4 +92,4 @@ def _count_calls() -> Counter[str]:
 
 
 if __name__ == "__main__":
-    rank_main(json.loads(sys.argv[1]))
+    run_task(rank_main)

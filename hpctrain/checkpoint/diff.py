@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from hpctrain.checkpoint.fragments import STATE_KINDS
 from hpctrain.checkpoint.restore import FragmentFiles, Whole, examine
 from hpctrain.errors import CheckpointError
 
@@ -23,7 +22,7 @@ class Difference:
 
     parameter: str
     kind: str
-    """weight, exp_avg or exp_avg_sq."""
+    """weight, and what the optimizer keeps: exp_avg, exp_avg_sq or momentum."""
     elements: int
     differing: int
     """Number of elements whose bits differ."""
@@ -34,7 +33,8 @@ class Difference:
 def compare(first: Whole, second: Whole) -> Iterator[Difference]:
     """Every tensor of two checkpoints of one model, also those that are equal.
 
-    Raises CheckpointError that names what differs if they do not hold the same parameters and shapes.
+    Raises CheckpointError that names what differs if they do not hold the same parameters and shapes, or were
+    written under another optimizer.kind.
     """
     shapes, others = first.manifest.details["shapes"], second.manifest.details["shapes"]
     apart = sorted(name for name in {*shapes, *others} if shapes.get(name) != others.get(name))
@@ -47,7 +47,12 @@ def compare(first: Whole, second: Whole) -> Iterator[Difference]:
         )
     with FragmentFiles(first) as left, FragmentFiles(second) as right:
         for name, shape in shapes.items():
-            for kind in STATE_KINDS:
+            if left.kinds(name) != right.kinds(name):
+                raise CheckpointError(
+                    f"{first.directory} and {second.directory} were written under another optimizer.kind: of "
+                    f"{name} they hold {', '.join(left.kinds(name))} and {', '.join(right.kinds(name))}"
+                )
+            for kind in left.kinds(name):
                 yield _compare_tensor(left, right, name, kind, prod(shape))
 
 

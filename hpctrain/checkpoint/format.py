@@ -9,6 +9,8 @@ from hpctrain.manifest import MANIFEST_NAME
 
 CHECKPOINT_KIND = "checkpoint"
 CHECKPOINT_FORMAT = 1
+OPTIMIZER_INPUT = "optimizer.kind"
+"""Among the inputs of a checkpoint, where it is not that of AdamW."""
 PARTIAL_PATTERN = ".step-*.partial*"
 """Directories of saves that were never finished."""
 

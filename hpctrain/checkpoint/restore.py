@@ -15,16 +15,13 @@ from safetensors import SafetensorError, safe_open
 from hpctrain.checkpoint.format import (
     CHECKPOINT_FORMAT,
     CHECKPOINT_KIND,
+    OPTIMIZER_INPUT,
     RunState,
     fragment_key,
 )
-from hpctrain.checkpoint.fragments import (
-    STATE_KINDS,
-    optimizer_state,
-    owned_fragments,
-    publish_master_weights,
-)
+from hpctrain.checkpoint.fragments import fragment_tensors, publish_master_weights, step_count
 from hpctrain.engine.base import Engine
+from hpctrain.engine.fragments import owned_fragments
 from hpctrain.errors import CheckpointError, DataError
 from hpctrain.manifest import Manifest, find_damage, newer_format, read_manifest
 from hpctrain.parallel.process import ALONE, Gang
@@ -102,8 +99,19 @@ def _everywhere(error: CheckpointError) -> CheckpointError:
 
 
 def check_identity(whole: Whole, identity: Mapping[str, str]) -> None:
-    """Refuse to go on with other data or another model. Raises DataError with every difference."""
+    """Refuse to go on with other data or another model. Raises DataError with every difference.
+
+    Raises CheckpointError if it holds the state of another optimizer.
+    """
     saved = whole.manifest.inputs
+    before, now = saved.get(OPTIMIZER_INPUT, "adamw"), identity.get(OPTIMIZER_INPUT, "adamw")
+    if before != now:
+        raise _everywhere(
+            CheckpointError(
+                f"{whole.directory}: was written under optimizer.kind: {before}, and the config says {now}; "
+                f"set optimizer.kind={before}, or begin a new run with these weights by run.start_from"
+            )
+        )
     differing = [name for name in identity if saved.get(name) != identity[name]]
     if differing:
         raise DataError(
@@ -116,10 +124,9 @@ def restore(engine: Engine, whole: Whole) -> None:
     """Load this rank's fragments, whatever layout wrote them, and the optimizer's counters; collective."""
     with FragmentFiles(whole) as files, torch.no_grad():
         for fragment in owned_fragments(engine):
-            state = optimizer_state(engine, fragment.flat)
-            state["step"].fill_(whole.state.step)
-            for kind in STATE_KINDS:
-                files.read_into(fragment.view(state, kind), fragment.parameter, kind, fragment.start)
+            step_count(engine, fragment).fill_(whole.state.step)
+            for kind, tensor in fragment_tensors(engine, fragment).items():
+                files.read_into(tensor, fragment.parameter, kind, fragment.start)
     publish_master_weights(engine, whole.state.step, whole.state.samples)
 
 
@@ -127,8 +134,8 @@ def load_weights(engine: Engine, weights: Weights) -> None:
     """Load this rank's weights only: a run that begins with another's begins with an optimizer of its own."""
     with torch.no_grad():
         for fragment in owned_fragments(engine):
-            view = fragment.view(optimizer_state(engine, fragment.flat), "weight")
-            weights.read_into(view, fragment.parameter, fragment.start)
+            weight = fragment_tensors(engine, fragment)["weight"]
+            weights.read_into(weight, fragment.parameter, fragment.start)
     publish_master_weights(engine, 0, 0)
 
 
@@ -159,6 +166,11 @@ class FragmentFiles:
 
     def __exit__(self, *error: object) -> None:
         self.stack.close()
+
+    def kinds(self, parameter: str) -> list[str]:
+        """What is kept of a parameter, the weight first."""
+        found = {kind for name, kind in self.pieces if name == parameter}
+        return sorted(found, key=lambda kind: (kind != "weight", kind))
 
     def read_into(self, target: torch.Tensor, parameter: str, kind: str, start: int) -> None:
         """Fill a 1-D tensor with the range of a parameter's state that begins at `start`."""

@@ -20,7 +20,7 @@ from hpctrain.errors import CheckpointError, ConfigError
 from hpctrain.manifest import is_finished, read_manifest
 
 BYTES_PER_PARAMETER = 12
-"""An fp32 weight and two fp32 moments."""
+"""An fp32 weight and two fp32 moments, the most that an optimizer keeps: Muon keeps one."""
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 
 from hpctrain.checkpoint.format import fragment_key
-from hpctrain.checkpoint.fragments import STATE_KINDS, optimizer_state, owned_fragments
+from hpctrain.checkpoint.fragments import fragment_tensors
 from hpctrain.engine.base import Engine
+from hpctrain.engine.fragments import owned_fragments
 
 _ELEMENT_BYTES = 4
 
@@ -41,19 +42,19 @@ class HostBuffer:
     def take(self, engine: Engine) -> Snapshot:
         """Copy this rank's fragments. When it returns, the engine may step. OSError: staging has no room."""
         fragments = [fragment for fragment in owned_fragments(engine) if not fragment.is_replica]
-        elements = len(STATE_KINDS) * sum(fragment.elements for fragment in fragments)
+        tensors = [fragment_tensors(engine, fragment) for fragment in fragments]
+        elements = sum(tensor.numel() for kinds in tensors for tensor in kinds.values())
         if self.flat.numel() != elements:
             self.flat = self._allocate(elements)
         header: dict[str, object] = {}
         ranges: dict[str, list[tuple[int, int]]] = {}
         position = 0
-        for fragment in fragments:
+        for fragment, kinds in zip(fragments, tensors, strict=True):
             name, start, stop = fragment.parameter, fragment.start, fragment.start + fragment.elements
             ranges.setdefault(name, []).append((start, stop))
-            state = optimizer_state(engine, fragment.flat)
-            for kind in STATE_KINDS:
+            for kind, tensor in kinds.items():
                 end = position + fragment.elements
-                self.flat[position:end].copy_(fragment.view(state, kind), non_blocking=True)
+                self.flat[position:end].copy_(tensor, non_blocking=True)
                 header[fragment_key(name, kind, start, stop)] = _entry(position, end)
                 position = end
         if self.flat.is_pinned():

@@ -15,12 +15,15 @@ if TYPE_CHECKING:  # configs are checked on login nodes without torch
 
     from hpctrain.loader.batches import Batch
 
-Precision = Literal["fp32", "bf16"]
+Precision = Literal["fp32", "bf16", "fp8"]
 
 
 class OptimizerConfig(Section):
-    """AdamW (Loshchilov and Hutter, arXiv 1711.05101). Norm weights are not decayed."""
+    """AdamW (Loshchilov and Hutter, arXiv 1711.05101), alone or beside Muon. Norm weights are not decayed."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """adamw, or muon: Muon (Jordan et al. 2024; Liu et al., arXiv 2502.16982) for the matrices of the blocks,
+    AdamW for embedding, head, biases and norms."""
     learning_rate: float = Field(default=3e-4, gt=0)
     """Peak learning rate; `schedule` shapes it over the run."""
     beta1: float = Field(default=0.9, ge=0, lt=1)
@@ -31,6 +34,8 @@ class OptimizerConfig(Section):
     """Added to the root of the second moment."""
     weight_decay: float = Field(default=0.1, ge=0)
     """Decoupled weight decay of matrices."""
+    momentum: float = Field(default=0.95, ge=0, lt=1)
+    """Decay of Muon's momentum, which is Nesterov's; AdamW has none."""
     clip_norm: float = Field(default=1.0, gt=0)
     """Gradients are scaled down to this global norm."""
 
@@ -51,7 +56,7 @@ class Engine(Protocol):
 
     @property
     def deepspeed(self) -> Any:
-        """The DeepSpeed engine; only checkpoint/fragments.py looks inside."""
+        """The DeepSpeed engine; only this room and checkpoint/fragments.py look inside."""
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> StepResult:
         """Run this rank's micro-batches of one global batch and update the weights."""

@@ -26,7 +26,7 @@ def deepspeed_config(
         "train_micro_batch_size_per_gpu": micro_batch_size,
         "gradient_accumulation_steps": accumulation_steps,
         "gradient_clipping": clip_norm,
-        "bf16": {"enabled": precision == "bf16"},
+        "bf16": {"enabled": precision != "fp32"},
         "data_types": {"grad_accum_dtype": "fp32"},
         "zero_optimization": {
             "stage": parallel.zero_stage,

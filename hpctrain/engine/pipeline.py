@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import torch
 from deepspeed.pipe import LayerSpec, PipelineModule, TiedLayerSpec
 from torch import Tensor, nn
 
 from hpctrain.engine.base import StepResult
 from hpctrain.loader.batches import Batch
-from hpctrain.model.blocks import Block
+from hpctrain.model.loss import Output
 from hpctrain.model.transformer import Layer, Loss
 from hpctrain.parallel.topology import Topology, split_model
 
@@ -19,22 +20,43 @@ from hpctrain.parallel.topology import Topology, split_model
 class LayerPipeline(PipelineModule):  # type: ignore[misc]
     """DeepSpeed's pipeline over our layer list, cut by our own arithmetic; builds nothing twice."""
 
-    def __init__(
-        self, layers: Sequence[Layer], costs: Sequence[int], stages: int, recompute: bool, loss: Loss
-    ) -> None:
+    def __init__(self, layers: Sequence[Layer], costs: Sequence[int], stages: int, loss: Loss) -> None:
         self.costs = costs
         self.trains_head = not layers[-1].is_frozen
         super().__init__(
             [_spec(layer, layers) for layer in layers],
             num_stages=stages,
             loss_fn=loss,
-            activation_checkpoint_interval=1 if recompute else 0,
-            checkpointable_layers=[Block.__name__],
         )
+        here = layers[self.parts[self.stage_id] : self.parts[self.stage_id + 1]]
+        for place, layer in enumerate(here):  # DeepSpeed itself heeds a forward of shared layers only
+            if layer.forward is not None and not (layer.shares or layer.is_frozen):
+                self.forward_funcs[place] = partial(layer.forward, self.forward_funcs[place])
 
     def _partition_layers(self, method: str = "") -> None:
         self.parts = split_model(self.costs, self.num_stages, head_apart=self.trains_head)
         self._set_bounds(start=self.parts[self.stage_id], stop=self.parts[self.stage_id + 1])
+
+    def forward(self, inputs: Any) -> Any:
+        """One stage, for DeepSpeed."""
+        state = super().forward(inputs)
+        return Output(*_Together.apply(*state)) if isinstance(state, Output) else state  # type: ignore[no-untyped-call]
+
+
+class _Together(torch.autograd.Function):
+    """Lets no gradient pass before DeepSpeed was told of the backward, by a hook on what a stage gives.
+
+    In bf16 it then zeroes gradients: the head's, which goes straight to its weight, would come before.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        return hidden.view_as(hidden), weight.view_as(weight)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        return gradients
 
 
 def _spec(layer: Layer, layers: Sequence[Layer]) -> LayerSpec:

@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from hpctrain.engine.base import OptimizerConfig, Precision, StepResult
-from hpctrain.engine.optimizer import make_adamw
+from hpctrain.engine.optimizer import make_plain_optimizer
 from hpctrain.loader.batches import Batch
-from hpctrain.model.transformer import Layer, Loss, Transformer, next_token_loss
+from hpctrain.model.loss import plain_next_token_loss
+from hpctrain.model.transformer import Layer, Transformer
 
 
 class PlainEngine:
@@ -22,12 +23,12 @@ class PlainEngine:
         optimizer: OptimizerConfig,
         device: torch.device,
         precision: Precision,
-        loss: Loss = next_token_loss,
+        counted_share: float = 1.0,
     ) -> None:
         self.master = Transformer(layers).to(device)
         self.live = self.master if precision == "fp32" else Transformer(layers).to(device, torch.bfloat16)
-        self.optimizer = make_adamw(self.master, optimizer)
-        self.clip_norm, self.device, self.loss = optimizer.clip_norm, device, loss
+        self.optimizer = make_plain_optimizer(self.master, optimizer)
+        self.clip_norm, self.device, self.counted_share = optimizer.clip_norm, device, counted_share
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> StepResult:
         """One step over a whole global batch; gradients are summed in fp32, then clipped."""
@@ -56,7 +57,7 @@ class PlainEngine:
 
     def _backward(self, batch: Batch) -> float:
         tokens, targets, boundaries = (tensor.to(self.device) for tensor in batch)
-        loss = self.loss(self.live(tokens, boundaries), targets)
+        loss = plain_next_token_loss(self.live(tokens, boundaries), targets, self.counted_share)
         loss.backward()  # type: ignore[no-untyped-call]
         return float(loss.detach())
 

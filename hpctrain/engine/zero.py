@@ -10,17 +10,15 @@ from torch import nn
 
 from hpctrain.engine.base import StepResult
 from hpctrain.loader.batches import Batch
-from hpctrain.model.transformer import Loss, Transformer, next_token_loss
+from hpctrain.model.transformer import Transformer
 from hpctrain.parallel.topology import Topology
 
 
 class ZeroEngine:
     """ZeRO 1, 2 and 3 (Rajbhandari et al., arXiv 1910.02054) through DeepSpeed."""
 
-    def __init__(
-        self, deepspeed_engine: Any, topology: Topology, device: torch.device, loss: Loss = next_token_loss
-    ) -> None:
-        self.deepspeed, self.topology, self.device, self.loss = deepspeed_engine, topology, device, loss
+    def __init__(self, deepspeed_engine: Any, topology: Topology, device: torch.device) -> None:
+        self.deepspeed, self.topology, self.device = deepspeed_engine, topology, device
 
     def train_step(self, micro_batches: Sequence[Batch], learning_rate: float) -> StepResult:
         """One optimizer step over this rank's micro-batches; see `Engine`."""
@@ -52,7 +50,8 @@ class ZeroEngine:
 
     def _loss(self, batch: Batch) -> torch.Tensor:
         tokens, targets, boundaries = (tensor.to(self.device, non_blocking=True) for tensor in batch)
-        return self.loss(self.deepspeed(tokens, boundaries), targets)
+        loss: torch.Tensor = self.deepspeed(tokens, boundaries, targets)
+        return loss
 
     def _mean_over_ranks(self, value: torch.Tensor) -> float:
         value = value.double()  # summed in fp64, so that the order of ranks cannot show

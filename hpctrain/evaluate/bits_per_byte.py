@@ -22,7 +22,6 @@ from hpctrain.evaluate.scored import (
     score_heldout,
 )
 from hpctrain.evaluate.suites import SuiteOptions
-from hpctrain.model.transformer import next_token_loss
 from hpctrain.parallel.topology import Topology
 from hpctrain.tasks.result import Result, Score
 from hpctrain.tokenizer.codec import Tokenizer
@@ -98,8 +97,8 @@ def _of_responses(trained: Trained, shards: Path, sequences: int) -> dict[tuple[
         nats = 0.0
         with torch.inference_mode():
             for batch in part.micro_batches:
-                logits = trained.model(batch.tokens.to(device), batch.boundaries.to(device))
-                nats += float(next_token_loss(logits, batch.targets.to(device))) * batch.targets.numel()
+                tokens, targets, boundaries = (tensor.to(device) for tensor in batch)
+                nats += float(trained.model(tokens, boundaries, targets)) * targets.numel()
         groups[(("language", language),)] = nats, part.tokens, part.content_bytes
     return {**groups, (): _add(groups.values())}
 

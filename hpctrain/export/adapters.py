@@ -21,6 +21,7 @@ from hpctrain.manifest import Manifest, StageWriter, is_finished, read_manifest
 from hpctrain.model.adapter import AdapterConfig
 from hpctrain.model.huggingface import huggingface_name
 from hpctrain.model.lora import adapted_weight, adapter_names, merge
+from hpctrain.model.quiet import quiet_imports
 from hpctrain.train.metrics import EVENTS_NAME, read_events
 
 WEIGHTS_NAME = "adapter_model.safetensors"
@@ -88,7 +89,8 @@ def _is_of(export: Path, source: Source) -> bool:
 def _write_adapters(
     weights: MergedWeights, adapter: AdapterConfig, stage: StageWriter, dtype: torch.dtype, base: Path
 ) -> None:
-    from peft import LoraConfig
+    with quiet_imports():
+        from peft import LoraConfig
 
     content = {}
     for name in weights.adapters.shapes:

@@ -58,7 +58,7 @@ class Source:
             for layer in self.layers:
                 module = self._load(layer, stored)
                 state = layer.forward(module, state) if layer.forward is not None else module(state)
-        logits: Tensor = state[0]
+        logits: Tensor = state.logits()[0]
         return logits
 
     def _load(self, layer: Layer, stored: Stored) -> nn.Module:

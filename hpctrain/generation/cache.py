@@ -86,7 +86,7 @@ class CachedModel:
             state = layer.forward(module, state) if layer.forward else module(state)
             if layer is self.model.layers[0] and positions is not None:
                 state = state._replace(positions=positions.to(state.positions.dtype))
-        logits: Tensor = state[:, 0]
+        logits: Tensor = state.logits()[:, 0]
         return logits
 
 

@@ -156,7 +156,7 @@ def text_generator(trained: Trained, device: str = "auto", rows: int = MOST_ROWS
     """A generator of a trained model; in bf16 on a GPU if it was trained so, else in fp32."""
     chosen = choose_device(device)
     model = trained.model
-    if chosen == "cuda" and trained.config.train.precision == "bf16":
+    if chosen == "cuda" and trained.config.train.precision != "fp32":
         model = model.to(torch.bfloat16)
     context = trained.config.data.sequence_length
     return TextGenerator(model, trained.tokenizer, context, chosen, rows, trained.unseen)

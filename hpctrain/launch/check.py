@@ -15,6 +15,7 @@ from hpctrain.errors import ConfigError, DataError
 from hpctrain.launch.site import Queue, Site, seconds_of
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.brake import STOP_FILE
+from hpctrain.train.budget import choose_levels
 from hpctrain.train.config import RunConfig, check_layout
 from hpctrain.train.memory import frozen_gpu_bytes, least_gpu_bytes
 from hpctrain.train.rundir import CHECKPOINTS_NAME
@@ -137,10 +138,12 @@ def run_problems(config: RunConfig, command: str, site: Site, request: Request) 
     """Why `hpctrain COMMAND` could not start or go on in the job, a line each."""
     gpus = gpus_per_node(site, request)
     world_size = request.nodes * ranks_per_node(site, request)
+    layout_problems: list[str] = []
     try:
         check_layout(config, world_size)
     except ConfigError as error:
-        yield from error.problems
+        layout_problems = error.problems
+    yield from layout_problems
     yield from _place_problems("run.dir", config.run.dir, site)
     yield from _place_problems("data.shards", config.data.shards, site)
     path = config.run.dir.absolute()
@@ -156,9 +159,12 @@ def run_problems(config: RunConfig, command: str, site: Site, request: Request) 
     except DataError as error:
         yield f"data.shards: {error}"
         return
+    vocab_size = int(shards.details["vocab_size"])
+    if not layout_problems:
+        yield from _activation_problems(config, vocab_size, world_size)
     memory = queue_of(site, request)[1].gpu_memory_bytes or site.node.gpu_memory_bytes
     if gpus and memory is not None and site.node.gpu_vendor != "intel":
-        yield from _memory_problems(config, int(shards.details["vocab_size"]), world_size, memory)
+        yield from _memory_problems(config, vocab_size, world_size, memory)
 
 
 def _place_problems(key: str, path: Path, site: Site) -> Iterator[str]:
@@ -187,6 +193,14 @@ def _weights_problems(config: RunConfig, command: str) -> Iterator[str]:
     begun = checkpoint_directories(config.run.dir / CHECKPOINTS_NAME)
     if other is not None and not begun and not checkpoint_directories(other / CHECKPOINTS_NAME):
         yield f"run.start_from: {other} has no checkpoint"
+
+
+def _activation_problems(config: RunConfig, vocab_size: int, world_size: int) -> Iterator[str]:
+    """Whether a budget for activations can be kept, which does not depend on the compiler."""
+    try:
+        choose_levels(config, vocab_size, world_size, compiled=False)
+    except ConfigError as error:
+        yield from error.problems
 
 
 def _memory_problems(config: RunConfig, vocab_size: int, world_size: int, memory_bytes: int) -> Iterator[str]:

@@ -15,6 +15,12 @@ from hpctrain.progress import say
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
 _POLL_SECONDS = 0.1
+KEEP_MEMORY = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "-1",
+    "MALLOC_TOP_PAD_": str(256 << 20),
+}
+"""glibc gives large blocks back at every step unless told to keep them: see docs/performance.md."""
 
 
 def run_ranks(command: Sequence[str], ranks: int, grace_seconds: float = 10.0) -> int:
@@ -48,13 +54,7 @@ def run_ranks(command: Sequence[str], ranks: int, grace_seconds: float = 10.0) -
 def _rank_environment(rank: int, ranks: int, port: int) -> dict[str, str]:
     """Torchrun's variables, one thread share of the cores for each rank, and a memory-keeping allocator."""
     threads = max(1, len(os.sched_getaffinity(0)) // ranks)
-    defaults = {
-        "OMP_NUM_THREADS": str(threads),
-        # glibc returns large blocks to the system at every step unless told to keep them: +14% on CPUs.
-        "MALLOC_MMAP_MAX_": "0",
-        "MALLOC_TRIM_THRESHOLD_": "-1",
-        "MALLOC_TOP_PAD_": str(256 << 20),
-    }
+    defaults = {"OMP_NUM_THREADS": str(threads), **KEEP_MEMORY}
     placed = {
         "RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(ranks), "LOCAL_WORLD_SIZE": str(ranks),
         "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),

@@ -46,7 +46,7 @@ class StepData(NamedTuple):
 
 @dataclass(frozen=True)
 class SampleReader:
-    """Sample number -> tokens [S + 1]."""
+    """Sample numbers -> tokens [samples, S + 1]."""
 
     order: SampleOrder
     components: Sequence[Component]
@@ -57,10 +57,13 @@ class SampleReader:
     responses_only: bool = False
     """Whether only the responses of examples are learnt, which the shards' spans are."""
 
-    def read(self, samples: Indices) -> list[npt.NDArray[np.int64]]:
-        """The sequences of these samples, in turn."""
+    def read(self, samples: Indices) -> npt.NDArray[np.int64]:
+        """The sequences of these samples, in turn: [samples, S + 1]."""
         where = zip(samples.tolist(), *(part.tolist() for part in self.order.locate(samples)), strict=True)
-        return [self._read(n, self.components[component], sequence) for n, component, sequence in where]
+        sequences = np.empty((len(samples), self.components[0].sequence_length + 1), np.int64)
+        for row, (sample, component, number) in zip(sequences, where, strict=True):
+            self._read(row, sample, self.components[component], number)
+        return sequences
 
     def counted(self, samples: Indices) -> npt.NDArray[np.bool_]:
         """Which tokens of these samples' sequences are of a response: [samples, S + 1]."""
@@ -68,15 +71,17 @@ class SampleReader:
         length = self.components[0].sequence_length + 1
         counted = np.zeros((len(where), length), bool)
         for row, (component, sequence) in zip(counted, where, strict=True):
-            for span in spans_of(self.components[component].places(sequence)):
-                row[int(span["start"]) : int(span["stop"])] = True
+            spans = spans_of(self.components[component].places(sequence))
+            for start, stop in zip(spans["start"].tolist(), spans["stop"].tolist(), strict=True):
+                row[start:stop] = True
         return counted
 
-    def _read(self, sample: int, component: Component, number: int) -> npt.NDArray[np.int64]:
+    def _read(self, row: npt.NDArray[np.int64], sample: int, component: Component, number: int) -> None:
         places = component.places(number)
-        spans = spans_of(places) if self.fim.rate and self.fim.spans else None
-        tokens = component.read(places)
-        return rearrange(tokens, sample, self.fim, self.marks, self.order.seed, spans, self.cutter)
+        component.fill(row, places)
+        if self.fim.rate:
+            spans = spans_of(places) if self.fim.spans else None
+            row[:] = rearrange(row, sample, self.fim, self.marks, self.order.seed, spans, self.cutter)
 
 
 def make_batch(sequences: npt.NDArray[np.int64], document_mark: int) -> Batch:
@@ -122,14 +127,14 @@ def make_packed_batch(
     )
 
 
-def digest_of(samples: Indices, sequences: Sequence[npt.NDArray[np.int64]]) -> int:
+def digest_of(samples: Indices, sequences: npt.NDArray[np.int64] | Sequence[npt.NDArray[np.int64]]) -> int:
     """A sum, modulo 2^64, of the hashes of these sequences under their sample numbers.
 
     Being a sum, it is the same however the samples of a global batch are spread over ranks.
     """
+    rows = np.asarray(sequences).astype("<u4")
     hashes = (
-        xxhash.xxh3_64_intdigest(sequence.astype("<u4").tobytes(), seed=int(sample))
-        for sample, sequence in zip(samples, sequences, strict=True)
+        xxhash.xxh3_64_intdigest(row, seed=sample) for sample, row in zip(samples.tolist(), rows, strict=True)
     )
     return sum(hashes) % 2**64
 
@@ -138,15 +143,22 @@ class BatchLoader:
     """The steps of one rank. Its whole state is the number of samples the run has consumed."""
 
     def __init__(
-        self, reader: SampleReader, topology: Topology, global_batch_size: int, micro_batch_size: int
+        self,
+        reader: SampleReader,
+        topology: Topology,
+        global_batch_size: int,
+        micro_batch_size: int,
+        device: torch.device | None = None,
     ) -> None:
+        """`device`: where batches go. For a GPU they are page-locked, so that nothing waits for copies."""
         self.reader, self.topology = reader, topology
         self.global_batch_size, self.micro_batch_size = global_batch_size, micro_batch_size
+        self.gpu = device if device is not None and device.type == "cuda" else None
 
     def steps(self, first_sample: int, count: int) -> Iterator[StepData]:
         """`count` steps from `first_sample` on, read ahead by a thread."""
         firsts = range(first_sample, first_sample + count * self.global_batch_size, self.global_batch_size)
-        with ThreadPoolExecutor(1, "loader") as pool:
+        with ThreadPoolExecutor(1, "loader", self._enter_thread) as pool:
             ahead = [pool.submit(self.load, first) for first in firsts[:_PREFETCHED_STEPS]]
             try:
                 for number in range(count):
@@ -165,17 +177,18 @@ class BatchLoader:
         micro_batches = []
         for start in range(0, len(mine), self.micro_batch_size):
             rows = slice(start, start + self.micro_batch_size)
-            micro_batches.append(
-                self._batch(np.stack(sequences[rows]), None if counted is None else counted[rows])
-            )
+            micro_batches.append(self._batch(sequences[rows], None if counted is None else counted[rows]))
         learnt = 0 if counted is None else sum(int((b.targets != _IGNORED).sum()) for b in micro_batches)
         return StepData(micro_batches, digest_of(mine, sequences), learnt)
 
-    def _batch(self, stack: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_] | None) -> Batch:
-        marks = self.reader.marks
-        if marks.pad < 0:
-            return make_batch(stack, marks.document)
-        return make_packed_batch(stack, marks, counted)
+    def _enter_thread(self) -> None:
+        if self.gpu is not None:  # else page-locking would open a context on the first GPU
+            torch.cuda.set_device(self.gpu)
+
+    def _batch(self, rows: npt.NDArray[np.int64], counted: npt.NDArray[np.bool_] | None) -> Batch:
+        marks, is_packed = self.reader.marks, self.reader.marks.pad >= 0
+        batch = make_packed_batch(rows, marks, counted) if is_packed else make_batch(rows, marks.document)
+        return batch if self.gpu is None else Batch(*(tensor.pin_memory() for tensor in batch))
 
     def samples(self, first_sample: int) -> Indices:
         """The sample numbers of this rank: micro-batches are dealt to the replicas in turn."""

@@ -77,9 +77,17 @@ class Component:
 
     def read(self, places: Sequence[Place]) -> npt.NDArray[np.int64]:
         """Tokens [S + 1] from where `places` says they are."""
-        if len(places) == 1:
-            return places[0].stream.read(*places[0][1:]).astype(np.int64)
-        return np.concatenate([stream.read(start, stop) for stream, start, stop in places], dtype=np.int64)
+        tokens = np.empty(self.sequence_length + 1, np.int64)
+        self.fill(tokens, places)
+        return tokens
+
+    def fill(self, tokens: npt.NDArray[np.int64], places: Sequence[Place]) -> int:
+        """Write the tokens of `places` into `tokens` [S + 1]; returns how many of them they are."""
+        at = 0
+        for stream, start, stop in places:
+            tokens[at : at + stop - start] = stream.read(start, stop)
+            at += stop - start
+        return at
 
 
 def spans_of(places: Sequence[Place]) -> npt.NDArray[Any]:

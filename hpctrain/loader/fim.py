@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -64,13 +65,14 @@ def rearrange(
     """
     if config.rate == 0:
         return tokens
-    prefix_mark, suffix_mark, middle_mark = (
-        np.array([mark], dtype=tokens.dtype) for mark in (marks.prefix, marks.suffix, marks.middle)
+    contents = content_spans(tokens, marks)
+    drawn = _uniform([derive_key(seed, "fim", sample, number) for number in range(len(contents))])
+    prefix_mark, suffix_mark, middle_mark = np.array(
+        [[marks.prefix], [marks.suffix], [marks.middle]], dtype=tokens.dtype
     )
     pieces: list[Tokens] = []
     done = 0
-    for number, (start, stop) in enumerate(content_spans(tokens, marks)):
-        draws = _uniform(derive_key(seed, "fim", sample, number), 7)
+    for (start, stop), draws in zip(contents, drawn, strict=True):
         if draws[0] >= config.rate or stop - start < 3:
             continue
         span = (
@@ -84,6 +86,8 @@ def rearrange(
         else:
             pieces += [prefix_mark, prefix, suffix_mark, suffix, middle_mark, middle]
         done = stop
+    if not pieces:
+        return tokens
     return np.concatenate([*pieces, tokens[done:]])[: len(tokens)]
 
 
@@ -100,7 +104,8 @@ def _choose(spans: Spans, start: int, stop: int, draws: list[float]) -> tuple[in
 
 def content_spans(tokens: Tokens, marks: FimTokens) -> list[tuple[int, int]]:
     """Where each document's content lies in a sequence: after `<content>`, up to `<end>` (excluded)."""
-    places = np.flatnonzero(np.isin(tokens, (marks.document, marks.content, marks.end)))
+    is_mark = (tokens == marks.document) | (tokens == marks.content) | (tokens == marks.end)
+    places = np.flatnonzero(is_mark)
     spans, start = [], 0 if not len(places) or tokens[places[0]] != marks.content else None
     for place in places.tolist():
         if start is not None and place > start:
@@ -111,10 +116,12 @@ def content_spans(tokens: Tokens, marks: FimTokens) -> list[tuple[int, int]]:
     return spans
 
 
-def _uniform(key: int, count: int) -> list[float]:
-    """`count` numbers in [0, 1) from a key."""
-    words = keyed_hash(np.arange(1, count + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15), key)
-    return [float(word) / 2.0**64 for word in words >> np.uint64(11) << np.uint64(11)]
+def _uniform(keys: Sequence[int]) -> list[list[float]]:
+    """For each key seven numbers in [0, 1)."""
+    words = keyed_hash(np.array(keys, np.uint64)[:, None] + _STEPS, 0)
+    numbers: list[list[float]] = ((words >> np.uint64(11)) / 2.0**53).tolist()
+    return numbers
 
 
+_STEPS = np.arange(1, 8, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 _PLAIN = Cutter()

@@ -43,19 +43,20 @@ def permute(indices: Indices, size: int, key: int) -> Indices:
     inside (Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
     """
     half_bits = max(1, (max(1, size - 1).bit_length() + 1) // 2)
+    rounds = [derive_key(key, number) for number in range(_ROUNDS)]
     result = indices.astype(np.uint64)
     outside = np.ones(len(result), dtype=bool)
     while outside.any():
-        result[outside] = _feistel(result[outside], half_bits, key)
+        result[outside] = _feistel(result[outside], half_bits, rounds)
         outside = result >= np.uint64(size)
     return result.astype(np.int64)
 
 
-def _feistel(values: _Unsigned, half_bits: int, key: int) -> _Unsigned:
+def _feistel(values: _Unsigned, half_bits: int, rounds: Sequence[int]) -> _Unsigned:
     shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
     left, right = values >> shift, values & mask
-    for number in range(_ROUNDS):
-        left, right = right, left ^ (keyed_hash(right, derive_key(key, number)) & mask)
+    for key in rounds:
+        left, right = right, left ^ (keyed_hash(right, key) & mask)
     joined: _Unsigned = (left << shift) | right
     return joined
 

@@ -53,14 +53,11 @@ class PackedComponent(Component):
             (start, start + size) for start, size in zip(starts, self._lengths[rows].tolist(), strict=True)
         ]
 
-    def read(self, places: Sequence[Place]) -> npt.NDArray[np.int64]:
-        """Tokens [S + 1] from where `places` says they are, and padding."""
-        tokens = np.full(self.sequence_length + 1, self.pad, np.int64)
-        start = 0
-        for stream, first, last in places:
-            tokens[start : start + last - first] = stream.read(first, last)
-            start += last - first
-        return tokens
+    def fill(self, tokens: npt.NDArray[np.int64], places: Sequence[Place]) -> int:
+        """As a component's, and padding behind them."""
+        stop = super().fill(tokens, places)
+        tokens[stop:] = self.pad
+        return stop
 
 
 def plan_path(parts: Sequence[Part], sequence_length: int, shards: Manifest, directory: Path) -> Path:

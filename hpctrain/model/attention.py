@@ -8,14 +8,17 @@ constant size by repeating B*S (so that shapes never depend on the data). No doc
 from __future__ import annotations
 
 import inspect
-import itertools
 from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from hpctrain.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch.nn.attention.flex_attention import BlockMask
 
 Attention = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 """(query [B,S,H,D], key [B,S,K,D], value [B,S,K,D], boundaries [M]) -> [B,S,H,D]"""
@@ -49,18 +52,22 @@ def eager_attention(query: Tensor, key: Tensor, value: Tensor, boundaries: Tenso
 def sdpa_attention(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor) -> Tensor:
     """One causal `scaled_dot_product_attention` a document: no mask is ever built.
 
-    On CPU the quickest of all by measurement. On a GPU it needs the boundaries on the host (one wait).
+    On CPU the quickest of all by measurement. On a GPU it needs the boundaries on the host (one wait), and
+    torch chooses among its kernels: FlashAttention, cuDNN, memory-efficient, plain.
     """
-    shape = query.shape
-    query, key, value = (tensor.flatten(0, 1).transpose(0, 1) for tensor in (query, key, value))
-    edges = boundaries.tolist()
+    shape, grouped = query.shape, query.shape[2] != key.shape[2]
+    lengths = boundaries.cpu().diff()
+    documents: list[int] = lengths[lengths > 0].tolist()
+    # Split, not sliced: the gradient of a slice is as large as the whole.
+    parts = (
+        torch.split_with_sizes(tensor.flatten(0, 1).transpose(0, 1), documents, dim=1)
+        for tensor in (query, key, value)
+    )
     outputs = [
         F.scaled_dot_product_attention(
-            query[None, :, start:stop], key[None, :, start:stop], value[None, :, start:stop],
-            is_causal=True, enable_gqa=query.shape[0] != key.shape[0],
+            query[None], key[None], value[None], is_causal=True, enable_gqa=grouped
         )[0]
-        for start, stop in itertools.pairwise(edges)
-        if stop > start
+        for query, key, value in zip(*parts, strict=True)
     ]  # fmt: skip
     return torch.cat(outputs, dim=1).transpose(0, 1).reshape(shape)
 
@@ -79,48 +86,113 @@ def varlen_attention(query: Tensor, key: Tensor, value: Tensor, boundaries: Tens
     return output.view(batch, length, heads, -1)
 
 
-def make_flex_attention(device: str) -> Attention:
-    """`torch.nn.attention.flex_attention` under a block mask of the documents; compiled on GPUs."""
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+class FlexAttention:
+    """`torch.nn.attention.flex_attention` under a block mask of the documents; compiled on GPUs.
 
-    run = torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+    All blocks of a forward pass share one mask: it is kept until other boundaries come.
+    """
 
-    def attend(query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor) -> Tensor:
+    def __init__(self, device: str) -> None:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        self._run = torch.compile(flex_attention, dynamic=False) if device == "cuda" else flex_attention
+        self._last: _Masked | None = None
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor) -> Tensor:
+        """See `Attention`."""
         batch, length, heads, _ = query.shape
-        documents = document_ids(boundaries, batch * length).view(batch, length)
-
-        def allowed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
-            return (q >= k) & (documents[b, q] == documents[b, k])
-
-        mask = create_block_mask(allowed, batch, None, length, length, device=device)
-        output = run(
+        output = self._run(
             query.transpose(1, 2), key.transpose(1, 2), value.transpose(1, 2),
-            block_mask=mask, enable_gqa=heads != key.shape[2],
+            block_mask=self.mask(boundaries, batch, length), enable_gqa=heads != key.shape[2],
         )  # fmt: skip
         assert isinstance(output, Tensor)  # a tuple only where auxiliary results are asked for
         return output.transpose(1, 2)
 
-    return attend
+    def mask(self, boundaries: Tensor, batch: int, length: int) -> BlockMask:
+        """The mask of these boundaries: the one made last, where they are the same memory unchanged."""
+        last = self._last
+        if last is None or not last.is_of(boundaries, batch, length):
+            made = document_block_mask(boundaries, batch, length)
+            last = self._last = _Masked(boundaries, boundaries._version, batch, length, made)
+        return last.mask
+
+
+class _Masked(NamedTuple):
+    """A mask, and what it was made from. Keeping `boundaries` keeps their memory from being used again."""
+
+    boundaries: Tensor
+    version: int
+    batch: int
+    length: int
+    mask: BlockMask
+
+    def is_of(self, boundaries: Tensor, batch: int, length: int) -> bool:
+        """By memory, not by object: DeepSpeed's hooks pass a detached view of the same to each layer."""
+        mine = (self.boundaries.data_ptr(), self.boundaries.numel(), self.version, self.batch, self.length)
+        return mine == (boundaries.data_ptr(), boundaries.numel(), boundaries._version, batch, length)
+
+
+def document_block_mask(boundaries: Tensor, batch: int, length: int, size: int = 128) -> BlockMask:
+    """What `create_block_mask` makes of causal attention within documents, in blocks of `size` positions.
+
+    By arithmetic over blocks, as documents lie in order: nothing of length x length is made.
+    """
+    from torch.nn.attention.flex_attention import BlockMask
+
+    documents = document_ids(boundaries, batch * length).view(batch, length)
+
+    def allowed(b: Tensor, h: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return (q >= k) & (documents[b, q] == documents[b, k])
+
+    starts = torch.arange(0, length, size, device=boundaries.device)
+    stops = (starts + size).clamp(max=length)
+    first, last = documents[:, starts], documents[:, stops - 1]
+    before = starts[:, None] > starts
+    meets = before & (first[:, :, None] == last[:, None, :])
+    is_whole = (stops - starts == size)[:, None]  # keys before a query's block are whole anyway
+    full = before & is_whole & (last[:, :, None] == first[:, None, :])
+    partial = (meets & ~full) | torch.eye(len(starts), dtype=torch.bool, device=boundaries.device)
+    return BlockMask.from_kv_blocks(
+        *_ordered(partial[:, None]), *_ordered(full[:, None]),
+        BLOCK_SIZE=size, mask_mod=allowed, seq_lengths=(length, length),
+    )  # fmt: skip
+
+
+def _ordered(dense: Tensor) -> tuple[Tensor, Tensor]:
+    """[..., N] booleans -> how many are set, and the indices, those of the set ones first."""
+    indices = dense.int().argsort(dim=-1, descending=True, stable=True)
+    return dense.sum(dim=-1, dtype=torch.int32), indices.int()
+
+
+def make_attention(name: str, device: str) -> Attention:
+    """The backend of this name on a device type. One object serves all blocks of a model."""
+    if name == "flex":
+        return FlexAttention(device)
+    return {"eager": eager_attention, "sdpa": sdpa_attention, "varlen": varlen_attention}[name]
 
 
 def choose_attention(name: str, device: str, precision: str) -> Attention:
-    """The attention for a backend name, or for `auto` the quickest that trains on this device type.
+    """The attention for a backend name; `auto` is the one that is the quickest as a rule, unmeasured.
 
     Raises ConfigError naming what there is where the asked backend does not train here.
     """
     available = available_backends(device, precision)
-    if name != "auto" and name not in available:
+    if name != "auto":
+        check_backend(name, device, precision)
+    return make_attention(available[0] if name == "auto" else name, device)
+
+
+def check_backend(name: str, device: str, precision: str) -> None:
+    """Raises ConfigError naming what there is where a backend does not train on a device type."""
+    available = available_backends(device, precision)
+    if name not in available:
         raise ConfigError(
             f"model.attention: {name} cannot train on {device} in {precision}; it has {', '.join(available)}"
         )
-    chosen = available[0] if name == "auto" else name
-    if chosen == "flex":
-        return make_flex_attention(device)
-    return {"eager": eager_attention, "sdpa": sdpa_attention, "varlen": varlen_attention}[chosen]
 
 
 def available_backends(device: str, precision: str) -> list[str]:
-    """The backends that train on a device type ("cpu", "cuda"), the quickest first."""
+    """The backends that train on a device type ("cpu", "cuda"), as a rule the quickest first."""
     if device != "cuda":
         return ["sdpa", "eager"]  # flex has no backward on CPUs, varlen no kernel
     varlen = ["varlen"] if precision != "fp32" and _has_varlen() else []

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from hpctrain.model.attention import Attention, document_positions
 from hpctrain.model.config import ModelConfig, RopeScaling
+from hpctrain.model.loss import Output
 
 
 class Activations(NamedTuple):
@@ -37,9 +38,9 @@ class Embedding(nn.Module):
         positions = document_positions(boundaries, tokens.numel()).view_as(tokens)
         return Activations(F.embedding(tokens, self.weight), positions, boundaries)
 
-    def logits(self, activations: Activations) -> Tensor:
-        """Normed activations -> [B,S,vocabulary]."""
-        return F.linear(activations[0], self.weight)
+    def output(self, activations: Activations) -> Output:
+        """Normed activations -> what logits are made of."""
+        return Output(activations[0], self.weight)
 
 
 class Head(nn.Module):
@@ -49,9 +50,9 @@ class Head(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(vocab_size, config.hidden_size))
 
-    def forward(self, activations: Activations) -> Tensor:
-        """Normed activations -> [B,S,vocabulary]."""
-        return F.linear(activations[0], self.weight)
+    def forward(self, activations: Activations) -> Output:
+        """Normed activations -> what logits are made of."""
+        return Output(activations[0], self.weight)
 
 
 class RMSNorm(nn.Module):
@@ -64,9 +65,13 @@ class RMSNorm(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[...,C] -> [...,C], in the dtype of `hidden`."""
+        return self.normalize(hidden, self.weight)
+
+    def normalize(self, hidden: Tensor, weight: Tensor) -> Tensor:
+        """The arithmetic, with the weight given."""
         wide = hidden.float()
         scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.epsilon)
-        return self.weight * (wide * scale).to(hidden.dtype)
+        return weight * (wide * scale).to(hidden.dtype)
 
 
 class FinalNorm(RMSNorm):
@@ -121,16 +126,20 @@ class SelfAttention(nn.Module):
         self.head_size, self.attention = config.head_size, attention
         self.theta, self.scaling = config.rope_theta, config.rope_scaling
 
-    def forward(self, hidden: Tensor, positions: Tensor, boundaries: Tensor) -> Tensor:
-        """[B,S,C] -> [B,S,C]."""
+    def project(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B,S,C] -> query, key, value [B,S,heads,D], the first two rotated."""
         query, key, value = (
             projection(hidden).unflatten(-1, (-1, self.head_size))
             for projection in (self.query, self.key, self.value)
         )
-        query = rotate(query, positions, self.theta, self.scaling)
-        key = rotate(key, positions, self.theta, self.scaling)
-        attended: Tensor = self.output(self.attention(query, key, value, boundaries).flatten(2))
-        return attended
+        return *self.rotate_both(query, key, positions), value
+
+    def rotate_both(self, query: Tensor, key: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotary positions for query and key [B,S,heads,D]."""
+        return (
+            rotate(query, positions, self.theta, self.scaling),
+            rotate(key, positions, self.theta, self.scaling),
+        )
 
 
 def _projection(inputs: int, outputs: int, bias: bool) -> nn.Linear:
@@ -152,12 +161,19 @@ class FeedForward(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """[B,S,C] -> [B,S,C]."""
-        output: Tensor = self.down(F.silu(self.gate(hidden)) * self.up(hidden))
+        output: Tensor = self.down(self.activate(self.gate(hidden), self.up(hidden)))
         return output
+
+    def activate(self, gate: Tensor, up: Tensor) -> Tensor:
+        """What lies between the products: SiLU of one, times the other."""
+        return F.silu(gate) * up
 
 
 class Block(nn.Module):
-    """One decoder block: pre-norm attention and feed-forward, each added to the residual stream."""
+    """One decoder block: pre-norm attention and feed-forward, each added to the residual stream.
+
+    What lies before and after the attention are methods, so that each can be compiled whole.
+    """
 
     def __init__(self, config: ModelConfig, attention: Attention) -> None:
         super().__init__()
@@ -169,6 +185,16 @@ class Block(nn.Module):
     def forward(self, activations: Activations) -> Activations:
         """Activations -> activations, `hidden` replaced."""
         hidden, positions, boundaries = activations
-        hidden = hidden + self.attention(self.attention_norm(hidden), positions, boundaries)
-        hidden = hidden + self.mlp(self.mlp_norm(hidden))
-        return Activations(hidden, positions, boundaries)
+        query, key, value = self.before(hidden, positions)
+        attended = self.attention.attention(query, key, value, boundaries)
+        return Activations(self.after(hidden, attended), positions, boundaries)
+
+    def before(self, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """[B,S,C] -> query, key, value [B,S,heads,D]."""
+        return self.attention.project(self.attention_norm(hidden), positions)
+
+    def after(self, hidden: Tensor, attended: Tensor) -> Tensor:
+        """Residual stream [B,S,C] and what was attended to [B,S,H,D] -> [B,S,C]."""
+        hidden = hidden + self.attention.output(attended.flatten(2))
+        output: Tensor = hidden + self.mlp(self.mlp_norm(hidden))
+        return output

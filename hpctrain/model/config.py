@@ -10,6 +10,8 @@ from hpctrain.config import Section
 
 AttentionBackend = Literal["auto", "eager", "sdpa", "varlen", "flex"]
 AttentionBias = Literal["none", "qkv", "all"]
+RecomputeLevel = Literal["keep", "cheap", "all"]
+"""What of a block is computed again in the backward, see `hpctrain.model.recompute`."""
 
 _SHAPES: dict[str, dict[str, int | bool]] = {
     # hidden, layers, heads, KV heads, MLP; small ones tie the embedding to the head.
@@ -82,7 +84,7 @@ class ModelConfig(Section):
     initial_deviation: float = Field(default=0.02, gt=0)
     """Standard deviation of the initial weights; residual outputs are divided by sqrt(2 layers) besides."""
     attention: AttentionBackend = "auto"
-    """Attention backend; auto takes the quickest that this device has."""
+    """Attention backend; auto takes the quickest, measured at the start of a run on a GPU."""
 
     @model_validator(mode="before")
     @classmethod

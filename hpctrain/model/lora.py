@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hpctrain.model.adapter import AdapterConfig
 from hpctrain.model.blocks import Block
+from hpctrain.model.quiet import quiet_imports
 from hpctrain.model.transformer import Layer
 
 Fill = Callable[[str, Tensor], None]
@@ -45,7 +46,8 @@ def _adapted(layer: Layer, adapter: AdapterConfig, seed: int, fill: Fill) -> nn.
             fill(f"{layer.shares or layer.name}.{name}", parameter)
     if not isinstance(module, Block):
         return module
-    from peft import LoraConfig, inject_adapter_in_model
+    with quiet_imports():
+        from peft import LoraConfig, inject_adapter_in_model
 
     inject_adapter_in_model(
         LoraConfig(

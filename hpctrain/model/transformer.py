@@ -8,14 +8,13 @@ from functools import partial
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 import xxhash
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from hpctrain.model.attention import Attention
 from hpctrain.model.blocks import Block, Embedding, FinalNorm, Head
 from hpctrain.model.config import ModelConfig
+from hpctrain.model.loss import Output, next_token_loss
 
 
 @dataclass(frozen=True)
@@ -63,10 +62,10 @@ def parameter_shapes(layers: Sequence[Layer]) -> dict[str, torch.Size]:
         }
 
 
-def tied_head(embedding: nn.Module, activations: Any) -> Tensor:
+def tied_head(embedding: nn.Module, activations: Any) -> Output:
     """Run the embedding as the output head."""
     assert isinstance(embedding, Embedding)
-    return embedding.logits(activations)
+    return embedding.output(activations)
 
 
 def _initialized(build: Callable[[], nn.Module], name: str, config: ModelConfig, seed: int) -> nn.Module:
@@ -84,42 +83,29 @@ def _initialized(build: Callable[[], nn.Module], name: str, config: ModelConfig,
     return module
 
 
-class Transformer(nn.Module):
-    """The layer list run in sequence: (tokens [B,S], boundaries [M]) -> logits [B,S,vocabulary]."""
+Loss = Callable[[Output, Tensor], Tensor]
+"""(what the head gives, targets [B,S]) -> a scalar, as `next_token_loss`."""
 
-    def __init__(self, layers: Sequence[Layer], recompute: bool = False) -> None:
+
+class Transformer(nn.Module):
+    """The layer list run in sequence: (tokens [B,S], boundaries [M]) -> logits [B,S,vocabulary].
+
+    Given targets [B,S] too, it returns their loss instead: the head's weight may be gone afterwards, where
+    ZeRO-3 has gathered it for the forward.
+    """
+
+    def __init__(self, layers: Sequence[Layer], loss: Loss = next_token_loss) -> None:
         super().__init__()
-        self.layers, self.recompute = list(layers), recompute
+        self.layers, self.loss = list(layers), loss
         for layer in layers:
             if layer.shares is None:
                 self.add_module(layer.name, layer.build())
 
-    def forward(self, tokens: Tensor, boundaries: Tensor) -> Tensor:
-        """Logits of every position. With `recompute`, blocks keep only their input for the backward."""
+    def forward(self, tokens: Tensor, boundaries: Tensor, targets: Tensor | None = None) -> Tensor:
+        """Logits, or the loss."""
         state: Any = (tokens, boundaries)
         for layer in self.layers:
             module = self.get_submodule(layer.shares or layer.name)
-            if layer.forward is not None:
-                state = layer.forward(module, state)
-            elif self.recompute and isinstance(module, Block) and torch.is_grad_enabled():
-                state = checkpoint(module, state, use_reentrant=False)
-            else:
-                state = module(state)
-        assert isinstance(state, Tensor)
-        return state
-
-
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""(logits [B,S,V], targets [B,S]) -> a scalar, as `next_token_loss`."""
-
-
-def next_token_loss(logits: Tensor, targets: Tensor, counted_share: float = 1.0) -> Tensor:
-    """Cross-entropy in nats: the sum over counted targets divided by the number of positions B*S.
-
-    logits [B,S,V], targets [B,S]; a target of -100 counts for nothing (torch's default). The divisor does
-    not depend on the batch, so the mean over micro-batches and ranks is the global batch's, in any layout.
-    `counted_share`: share of positions that count in all of the data, where that is far from all of them;
-    the divisor is multiplied with it.
-    """
-    total = F.cross_entropy(logits.float().flatten(0, 1), targets.flatten().long(), reduction="sum")
-    return total / (targets.numel() * counted_share)
+            state = module(state) if layer.forward is None else layer.forward(module, state)
+        assert isinstance(state, Output)
+        return state.logits() if targets is None else self.loss(state, targets)

@@ -106,7 +106,7 @@ def forecast(path: Path, overrides: Sequence[str], asked: Asked) -> Forecast:
     train = config.train
     job = Job(
         config.model, vocab_size, config.data.sequence_length, train.precision, train.global_batch_size,
-        train.steps,
+        train.steps, config.optimizer.kind, "cuda" if gpus else "cpu",
     )  # fmt: skip
     if asked.tokens is not None:
         steps = math.ceil(asked.tokens / job.tokens_per_step)
@@ -143,7 +143,7 @@ def _flops(config: RunConfig, site: Site, gpus: int, asked: Asked, problems: lis
     if asked.tflops is not None:
         return asked.tflops * 1e12
     peak = config.log.peak_tflops
-    if peak is None and gpus and config.train.precision == "bf16":
+    if peak is None and gpus and config.train.precision != "fp32":
         peak = peak_tflops(site.node.gpu or "")
     if peak is None:
         problems.append(

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from hpctrain.model.config import ModelConfig
 from hpctrain.parallel.topology import ParallelConfig, accumulation_steps, layout_problems
 from hpctrain.plan.cost import Rates, Step, predict_step
+from hpctrain.train.activations import Recompute
 from hpctrain.train.memory import Layout, Memory, memory_of, peak_bytes
+
+RECOMPUTATIONS: tuple[Recompute, ...] = (False, "cheap", True)
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,10 @@ class Job:
     precision: str
     global_batch_size: int
     steps: int
+    optimizer: str = "adamw"
+    """As `optimizer.kind`."""
+    device: str = "cuda"
+    """Or "cpu": they differ in how much of the logits is there at once."""
 
     @property
     def tokens_per_step(self) -> int:
@@ -53,12 +60,12 @@ def candidates(job: Job, ranks: int, rates: Rates) -> list[Candidate]:
 def candidate(job: Job, layout: Layout, rates: Rates) -> Candidate:
     """One layout with its predictions."""
     shape = (job.model, job.vocab_size, job.sequence_length, job.precision, layout)
-    return Candidate(layout, memory_of(*shape), predict_step(*shape, rates))
+    memory = memory_of(*shape, device=job.device, optimizer=job.optimizer)
+    return Candidate(layout, memory, predict_step(*shape, rates))
 
 
 def possible_layouts(job: Job, ranks: int) -> Iterator[Layout]:
-    """ZeRO 1, 2 and 3 and pipelines, each micro-batch that divides the global batch, with and without
-    recomputation."""
+    """ZeRO 1, 2, 3 and pipelines, each micro-batch that divides the global batch, each `train.recompute`."""
     for stages in range(1, min(ranks, job.model.layers + 1) + 1):
         for zero in (1, 2, 3):
             parallel = ParallelConfig(zero_stage=zero, pipeline_stages=stages)
@@ -68,5 +75,5 @@ def possible_layouts(job: Job, ranks: int) -> Iterator[Layout]:
             for exponent in range(int(math.log2(job.global_batch_size)) + 1):
                 pieces = accumulation_steps(job.global_batch_size, 2**exponent, replicas)
                 if pieces:
-                    for recompute in (False, True):
+                    for recompute in RECOMPUTATIONS:
                         yield Layout(replicas, stages, zero, 2**exponent, pieces, recompute)

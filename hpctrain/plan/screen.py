@@ -13,7 +13,10 @@ from hpctrain.train.memory import Layout
 
 SCALES = (8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 _GIB = 2**30
-_PARTS = ("weights", "gradients", "optimizer", "activations", "logits", "gathered", "reduction", "buckets")
+_PARTS = (
+    "weights", "gradients", "optimizer", "activations", "logits", "head_gradient", "gathered", "reduction",
+    "buckets",
+)  # fmt: skip
 
 
 def name_of(layout: Layout) -> str:
@@ -22,7 +25,8 @@ def name_of(layout: Layout) -> str:
     if layout.pipeline_stages > 1:
         spread += f", {layout.pipeline_stages} stages"
     micro = f"micro-batch {layout.micro_batch_size}"
-    return f"{spread}, {micro}{', recompute' if layout.recompute else ''}"
+    again = {False: "", "cheap": ", recompute cheap", True: ", recompute"}[layout.recompute]
+    return f"{spread}, {micro}{again}"
 
 
 def as_dict(forecast: Forecast) -> dict[str, Any]:
@@ -68,11 +72,11 @@ def lines(forecast: Forecast, most: int = 12) -> Iterator[str]:
         yield from _nothing(forecast)
         return
     yield f"{len(forecast.fitting)} of {len(forecast.found)} layouts fit; the quickest:"
-    yield f"{'layout':42}{'GiB':>8}{'s/step':>10}{'bubble':>8}{'exchange':>9}{'node-h':>11}{'jobs':>6}  end"
+    yield f"{'layout':52}{'GiB':>8}{'s/step':>10}{'bubble':>8}{'exchange':>9}{'node-h':>11}{'jobs':>6}  end"
     for each in forecast.fitting[:most]:
         step, jobs = each.step, forecast.jobs(each)
         yield (
-            f"{name_of(each.layout):42}{each.peak / _GIB:8.1f}{step.seconds:10.4g}"
+            f"{name_of(each.layout):52}{each.peak / _GIB:8.1f}{step.seconds:10.4g}"
             f"{step.bubble / step.seconds:8.0%}{step.exchange / step.seconds:9.0%}"
             f"{jobs.node_hours:11,.1f}{jobs.jobs:6d}  {jobs.end:%Y-%m-%d}"
         )
@@ -84,9 +88,9 @@ def lines(forecast: Forecast, most: int = 12) -> Iterator[str]:
 
 def _parts(candidate: Candidate) -> Iterator[str]:
     yield f"memory of a rank in GiB: {name_of(candidate.layout)}"
-    yield f"{'stage':>6}" + "".join(f"{part:>13}" for part in _PARTS) + f"{'peak':>10}"
+    yield f"{'stage':>6}" + "".join(f"{part.replace('_', ' '):>14}" for part in _PARTS) + f"{'peak':>10}"
     for memory in candidate.memory:
-        numbers = "".join(f"{getattr(memory, part) / _GIB:13.3f}" for part in _PARTS)
+        numbers = "".join(f"{getattr(memory, part) / _GIB:14.3f}" for part in _PARTS)
         yield f"{memory.stage:6d}{numbers}{memory.peak / _GIB:10.3f}"
     yield "not all parts are there at once, so the peak is less than their sum"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -196,8 +196,9 @@ class TokenStream:
             if base >= stop or spans is None:
                 break
             whole = spans.array()
-            edges = np.array([max(start - base, 0), stop - base], np.uint64)
-            first, last = np.searchsorted(whole["start"], edges)
+            edges = max(start - base, 0), stop - base
+            # not numpy's searchsorted: it would copy the whole column, as it does not lie in one piece
+            first, last = (bisect_left(whole["start"], edge) for edge in edges)
             part = whole[first:last]
             part = part[part["stop"] <= edges[1]]
             for name in ("start", "stop"):

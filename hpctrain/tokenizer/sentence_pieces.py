@@ -58,9 +58,17 @@ class SentencePieceTokenizer(Tokenizer):
         """Ids of each text, encoded in parts where that makes no difference."""
         parts = [self._cuts.split(text) for text in texts]
         flat = [part for group in parts for part in group]
-        encoded = iter(self.processor.encode(flat, return_type="numpy", num_threads=num_threads))
+        encoded = iter(self._encode_all(flat, num_threads))
         grouped = (list(islice(encoded, len(group))) for group in parts)
         return [group[0] if len(group) == 1 else np.concatenate(group) for group in grouped]
+
+    def _encode_all(self, texts: list[bytes], num_threads: int) -> list[npt.NDArray[np.int32]]:
+        if num_threads == 1:  # a list would start a thread for itself: ten times the time of a short text
+            return [self.processor.encode(text, return_type="numpy") for text in texts]
+        encoded: list[npt.NDArray[np.int32]] = self.processor.encode(
+            texts, return_type="numpy", num_threads=num_threads
+        )
+        return encoded
 
     def _join_runs(self, parts: list[bytes], encoded: Iterator[npt.NDArray[Any]]) -> npt.NDArray[Any]:
         arrays = [next(encoded)]

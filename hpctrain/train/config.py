@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from hpctrain.checkpoint.config import CheckpointConfig
+from hpctrain.checkpoint.format import OPTIMIZER_INPUT
 from hpctrain.config import Section, fingerprint, read_yaml
 from hpctrain.engine.base import OptimizerConfig, Precision
 from hpctrain.errors import ConfigError
@@ -57,15 +58,29 @@ class TrainConfig(Section):
     micro_batch_size: int = Field(ge=1)
     """Sequences one replica runs at once."""
     precision: Precision = "fp32"
-    """fp32, or bf16 with fp32 master weights."""
-    recompute: bool = False
-    """Keep only each block's input for the backward: less memory, a third more work."""
+    """fp32; bf16 with fp32 master weights; or fp8: as bf16, with the linear products of the blocks in fp8."""
+    recompute: bool | Literal["cheap"] = False
+    """What blocks compute again in the backward instead of keeping it. true: all but their input, for a third
+    more work; cheap: norms, rotation and SwiGLU, half of what they keep for little work."""
+    activation_memory: float | None = Field(default=None, gt=0)
+    """GiB that a rank's activations may take: as few blocks recompute as that needs, chosen by arithmetic.
+    Instead of `recompute`."""
+    compile: bool | None = None
+    """Compile the blocks with torch.compile, which takes a minute at the start; null: on GPUs."""
     evaluate_every_steps: int = Field(default=0, ge=0)
     """Steps between evaluations on held-out text, besides those before the first and after the last step.
     0: none at all."""
     evaluate_sequences: int = Field(default=64, ge=1)
     """Held-out sequences of each language, at most."""
     profile: ProfileConfig = ProfileConfig()
+
+    @model_validator(mode="after")
+    def _check_recompute(self) -> TrainConfig:
+        if self.recompute and self.activation_memory is not None:
+            raise ValueError(
+                "activation_memory: the budget chooses what is recomputed; take recompute out, or the budget"
+            )
+        return self
 
 
 class RunConfig(Section):
@@ -104,6 +119,16 @@ class RunConfig(Section):
     def _check_adapter(self) -> RunConfig:
         if self.adapter is not None and self.run.start_from is None:
             raise ValueError("adapter: an adapter changes the weights of a run; name it in run.start_from")
+        if self.adapter is not None and self.optimizer.kind == "muon":
+            raise ValueError(
+                "optimizer.kind: muon orthogonalizes the update of a whole matrix, but an adapter trains two "
+                "factors of one; use adamw"
+            )
+        if self.adapter is not None and self.train.activation_memory is not None:
+            raise ValueError(
+                "train.activation_memory: what adapters keep is not predicted; take it out and set "
+                "train.recompute instead"
+            )
         return self
 
     def parameter_count(self, vocab_size: int) -> int:
@@ -131,6 +156,12 @@ def check_layout(config: RunConfig, world_size: int) -> None:
         problems.append(
             f"train.global_batch_size: {train.global_batch_size} is not a multiple of micro_batch_size "
             f"{train.micro_batch_size} x {replicas} data-parallel replicas ({world_size} ranks)"
+        )
+    if train.precision == "fp8" and train.micro_batch_size * config.data.sequence_length % 16:
+        problems.append(
+            f"train.precision: fp8 takes micro-batches of a multiple of 16 tokens, and not "
+            f"train.micro_batch_size {train.micro_batch_size} x data.sequence_length "
+            f"{config.data.sequence_length}"
         )
     warmup = config.schedule.warmup_steps
     if warmup >= train.steps:
@@ -174,8 +205,10 @@ def identity(config: RunConfig, shards: Manifest, base: Manifest | None = None) 
     if config.adapter is not None and base is not None:
         shape = config.adapter.model_dump(mode="json", exclude={"dropout"})
         adapter = {"adapter": fingerprint(shape), BASE_INPUT: base.fingerprint}
+    kind = config.optimizer.kind
     return {
         **adapter,
+        **({} if kind == "adamw" else {OPTIMIZER_INPUT: kind}),  # runs before there was a choice had none
         "data.shards": shards.fingerprint,
         "tokenizer": shards.inputs["tokenizer"],
         "data.sequence_length": str(config.data.sequence_length),

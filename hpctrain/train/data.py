@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hpctrain.errors import ConfigError, DataError
 from hpctrain.loader.batches import BatchLoader, SampleReader
@@ -29,6 +30,9 @@ from hpctrain.shards.reader import open_streams, read_shards_manifest
 from hpctrain.tokenizer.codec import Tokenizer
 from hpctrain.train.config import RunConfig
 
+if TYPE_CHECKING:
+    import torch
+
 
 @dataclass(frozen=True)
 class TrainingData:
@@ -46,9 +50,16 @@ class TrainingData:
     """See `counted_share`."""
 
 
-def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: bool = True) -> TrainingData:
+def open_data(
+    config: RunConfig,
+    shards: Manifest,
+    topology: Topology,
+    verify: bool = True,
+    device: torch.device | None = None,
+) -> TrainingData:
     """Verify the shards, if asked to (the ranks share the reading), and set up batches; a collective call.
 
+    `device`: where the batches of training go, see `BatchLoader`.
     Raises DataError that names each damaged file, on every rank.
     """
     if verify:
@@ -62,7 +73,7 @@ def open_data(config: RunConfig, shards: Manifest, topology: Topology, verify: b
     heldout = {}
     if train.evaluate_every_steps:
         heldout = open_heldout(config, tokenizer, topology, train.evaluate_sequences)
-    loader = BatchLoader(reader, topology, train.global_batch_size, train.micro_batch_size)
+    loader = BatchLoader(reader, topology, train.global_batch_size, train.micro_batch_size, device)
     share = counted_share(config.data, shards)
     return TrainingData(loader, heldout, tokenizer.vocab_size, *epochs, counted_share=share)
 

@@ -5,19 +5,25 @@ The terms follow what DeepSpeed 0.19 allocates, as counted in real ranks; see do
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hpctrain.model.config import ModelConfig, layer_costs
+from hpctrain.model.config import ModelConfig, RecomputeLevel, layer_costs
 from hpctrain.parallel.topology import split_model
+from hpctrain.train.activations import BYTES, Recompute, level_of, stage_bytes
 
 BUCKET_ELEMENTS = 500_000_000
 """DeepSpeed's default size of a buffer that gradients are summed in."""
 _PREFETCH_ELEMENTS = 50_000_000
+_REUSED_ELEMENTS = 500_000_000  # ZeRO 3 leaves gathered what it wants again within twice as many
 _PERSISTENT_ELEMENTS = 100_000  # ZeRO 3 keeps smaller parameters whole on each rank
-_BYTES = {"fp32": 4, "bf16": 2}
-_LEAST_BYTES = {"fp32": (4, 4, 8), "bf16": (2, 2, 12)}
+_LEAST_BYTES = {"fp32": (4, 4, 8), "bf16": (2, 2, 12), "fp8": (2, 2, 12)}
 """Of weights, gradients, and optimizer: Adam's two moments and, in bf16, the master weights."""
 _OPTIMIZER_BYTES = 12  # fp32 master weights and two moments; in fp32 too DeepSpeed keeps the copy
+_MUON_BYTES = 8  # fp32 master weights and the momentum
+CHUNK_BYTES = {"cpu": 64 << 20, "cuda": 512 << 20}
+"""Of fp32 logits that live at once, by device; as `hpctrain.model.loss` has it, which needs torch."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,7 @@ class Layout:
     zero_stage: int
     micro_batch_size: int
     accumulation_steps: int
-    recompute: bool
+    recompute: Recompute
 
     @property
     def ranks(self) -> int:
@@ -53,7 +59,9 @@ class Memory:
     activations: int
     """Saved for the backward, of all micro-batches in flight."""
     logits: int
-    """What the cross-entropy needs besides what it saves."""
+    """What the loss needs while it goes through the vocabulary, a chunk of positions at a time."""
+    head_gradient: int
+    """Of the head's weight in fp32: the loss makes it in the forward, and it stays to the backward."""
     gathered: int
     """Whole weights that ZeRO 3 has gathered."""
     reduction: int
@@ -75,18 +83,31 @@ def stage_parameters(model: ModelConfig, vocab_size: int, stages: int) -> list[i
 
 
 def memory_of(
-    model: ModelConfig, vocab_size: int, sequence_length: int, precision: str, layout: Layout
+    model: ModelConfig,
+    vocab_size: int,
+    sequence_length: int,
+    precision: str,
+    layout: Layout,
+    *,
+    device: str = "cuda",
+    optimizer: str = "adamw",
+    levels: Sequence[RecomputeLevel] | None = None,
 ) -> list[Memory]:
-    """What a rank of each pipeline stage holds, when all parameters are trained."""
+    """What a rank of each pipeline stage holds, when all parameters are trained.
+
+    `device`: "cuda" or "cpu". `optimizer`: as `optimizer.kind`. `levels`: what each block of the model
+    recomputes, where that is not the layout's.
+    """
     stages = layout.pipeline_stages
-    costs = layer_costs(model, vocab_size)
-    cuts = split_model(costs, stages)
-    tokens = layout.micro_batch_size * sequence_length
+    shape = _Shape(model, vocab_size, layout.micro_batch_size * sequence_length, precision, device)
     found = []
     for stage, sizes in enumerate(_stage_sizes(model, vocab_size, stages)):
-        blocks = sum(0 < layer <= model.layers for layer in range(cuts[stage], cuts[stage + 1]))
-        held = _activations(model, vocab_size, precision, layout, stage, blocks)
-        found.append(_rank(stage, sizes, precision, layout, tokens, held))
+        matrices = _block_matrices(model) * len(stage_blocks(model, vocab_size, stages)[stage])
+        state = state_bytes(
+            sum(sizes), precision, layout.zero_stage, layout.replicas, matrices if optimizer == "muon" else 0
+        )
+        here = stage_levels(model, vocab_size, layout, levels)[stage]
+        found.append(_rank(shape, layout, stage, sizes, state, here))
     return found
 
 
@@ -95,63 +116,100 @@ def peak_bytes(memories: list[Memory]) -> int:
     return max(memory.peak for memory in memories)
 
 
-@dataclass(frozen=True)
-class _Held:
-    """Bytes for each token of a micro-batch."""
-
-    in_flight: int
-    block: int
-    logits: int
+def stage_blocks(model: ModelConfig, vocab_size: int, stages: int) -> list[range]:
+    """The blocks of each pipeline stage."""
+    cuts = split_model(layer_costs(model, vocab_size), stages)
+    return [range(max(0, cuts[stage] - 1), min(model.layers, cuts[stage + 1] - 1)) for stage in range(stages)]
 
 
-def block_bytes_per_token(model: ModelConfig, precision: str) -> int:
-    """What one block saves for its backward, for each token.
+def stage_levels(
+    model: ModelConfig, vocab_size: int, layout: Layout, levels: Sequence[RecomputeLevel] | None = None
+) -> list[list[RecomputeLevel]]:
+    """The levels of each stage's blocks; those of the layout where none are given."""
+    given = levels or [level_of(layout.recompute)] * model.layers
+    return [[given[i] for i in blocks] for blocks in stage_blocks(model, vocab_size, layout.pipeline_stages)]
 
-    Two norms (input in fp32, normalised, output), rotated query and key, value, the attention's output twice,
-    four of the feed-forward's width, sines and cosines, and a few numbers a head.
+
+def micro_batches_in_flight(layout: Layout, stage: int) -> int:
+    """How many micro-batches a stage has run forward, and not yet backward, at most."""
+    return min(layout.pipeline_stages - stage, layout.accumulation_steps)
+
+
+def activation_bytes(
+    model: ModelConfig,
+    sequence_length: int,
+    precision: str,
+    layout: Layout,
+    stage: int,
+    levels: Sequence[RecomputeLevel],
+) -> int:
+    """Most that a rank of a stage keeps for its backwards, what one block computes again included.
+
+    `levels`: of the stage's blocks.
     """
-    size = _BYTES[precision]
-    norms = 6 * model.hidden_size * size + (0 if precision == "fp32" else 4 * model.hidden_size)
-    attention = (3 * model.query_size + 2 * model.kv_size) * size
-    return norms + attention + 4 * model.mlp_size * size + 8 * model.head_size + 4 * model.heads + 8
+    held = stage_bytes(model, precision, levels, stage, layout.pipeline_stages)
+    tokens = layout.micro_batch_size * sequence_length
+    earlier = held.kept * (micro_batches_in_flight(layout, stage) - 1)
+    return tokens * (earlier + held.peak + held.exchange)
 
 
-def _activations(
-    model: ModelConfig, vocab_size: int, precision: str, layout: Layout, stage: int, blocks: int
-) -> _Held:
-    size, width = _BYTES[precision], model.hidden_size
-    block = block_bytes_per_token(model, precision)
+@dataclass(frozen=True)
+class _Shape:
+    """What is the same on all stages."""
+
+    model: ModelConfig
+    vocab_size: int
+    tokens: int
+    """Of a micro-batch."""
+    precision: str
+    device: str
+
+    @property
+    def head(self) -> int:
+        """Elements of the head's weight."""
+        return self.vocab_size * self.model.hidden_size
+
+
+def _loss_bytes(shape: _Shape) -> int:
+    """Most that the loss needs beside the gradients it makes; see `linear_cross_entropy`."""
+    size = BYTES[shape.precision]
+    whole = 4 * shape.vocab_size * shape.tokens
+    pieces = max(1, math.ceil(whole / CHUNK_BYTES[shape.device]))
+    logits = 4 * shape.vocab_size * math.ceil(shape.tokens / pieces)
+    output = size * shape.tokens * shape.model.hidden_size
+    is_narrow = size == 2
+    # The chances of one chunk (in 16 bits a narrow copy too) are still there while the next logits come.
+    chances = 2 * logits + (0 if pieces == 1 else logits + is_narrow * logits // 2)
+    product = is_narrow * (logits + logits // 2 + size * shape.head)
+    return output + max(chances, product)
+
+
+def _rank(
+    shape: _Shape, layout: Layout, stage: int, sizes: list[int], state: State, levels: list[RecomputeLevel]
+) -> Memory:
+    parameters, zero, size = sum(sizes), layout.zero_stage, BYTES[shape.precision]
     is_last = stage == layout.pipeline_stages - 1
-    kept = blocks * (width * size if layout.recompute else block) + 12  # ids and targets
-    if is_last:
-        kept += 2 * width * size + 4 * width + 4 + 4 * vocab_size
-    in_flight = min(layout.pipeline_stages - stage, layout.accumulation_steps)
-    held_logits = size * vocab_size * 2 if layout.pipeline_stages > 1 else 0  # kept in the pipeline's buffers
-    logits = 8 * vocab_size + held_logits if is_last else 0
-    return _Held(kept * in_flight, block if layout.recompute and blocks else 0, logits)
-
-
-def _rank(stage: int, sizes: list[int], precision: str, layout: Layout, tokens: int, held: _Held) -> Memory:
-    parameters, zero = sum(sizes), layout.zero_stage
-    state = state_bytes(parameters, precision, zero, layout.replicas)
-    size = _BYTES[precision]
-    weights, flat, kept = state.weights, 0, 0
+    held = stage_bytes(shape.model, shape.precision, levels, stage, layout.pipeline_stages)
+    weights, gathered = state.weights, 0
     if zero == 3:
         small = sum(each for each in sizes if each <= _PERSISTENT_ELEMENTS)
         weights += small * size
-        flat = size * min(parameters - small, _PREFETCH_ELEMENTS + max(sizes))
-        kept = flat if layout.recompute else size * (parameters - small)
-    activations, logits = tokens * held.in_flight, tokens * held.logits
+        by_autograd = _block_matrices(shape.model) * levels.count("keep")
+        live = by_autograd + _REUSED_ELEMENTS + _PREFETCH_ELEMENTS + max(sizes)
+        gathered = size * min(parameters - small, live)
+    activations = shape.tokens * (held.kept * micro_batches_in_flight(layout, stage) + held.exchange)
+    loss = _loss_bytes(shape) if is_last else 0
+    head_gradient = 4 * shape.head if is_last else 0
     earlier = state.gradients if layout.accumulation_steps > 1 else 0
-    at_work = tokens * held.block + flat
-    forward = activations + kept + max(logits, at_work) + earlier
-    backward = state.gradients + max(state.reduction, kept + at_work)
+    at_work = shape.tokens * (held.peak - held.kept)
+    forward = activations + gathered + head_gradient + max(loss, at_work) + earlier
+    backward = state.gradients + max(state.reduction, gathered + at_work)
     # In a pipeline the buffer of one backward is still there when that of the next is made.
     buckets = state.buckets * min(2, layout.pipeline_stages)
     fixed = weights + state.optimizer + buckets
     return Memory(
-        stage, parameters, weights, state.optimizer, state.gradients, activations, logits, kept + flat,
-        state.reduction, buckets, fixed + max(forward, backward),
+        stage, parameters, weights, state.optimizer, state.gradients, activations, loss, head_gradient,
+        gathered, state.reduction, buckets, fixed + max(forward, backward),
     )  # fmt: skip
 
 
@@ -166,23 +224,36 @@ class State:
     buckets: int
 
 
-def state_bytes(parameters: int, precision: str, zero_stage: int, replicas: int) -> State:
+def state_bytes(
+    parameters: int, precision: str, zero_stage: int, replicas: int, muon_parameters: int = 0
+) -> State:
     """Weights, optimizer, gradients and DeepSpeed's buffers of a rank whose stage has so many parameters.
 
     ZeRO 1 divides the optimizer's part by the replicas, ZeRO 2 also the gradients', ZeRO 3 also the weights'.
-    In bf16 ZeRO 1 sums gradients in a whole fp32 copy besides those of the backward.
+    In bf16 ZeRO 1 sums gradients in a whole fp32 copy besides those of the backward. `muon_parameters`: how
+    many of them are Muon's, which keeps one moment. Below ZeRO 3 they lie before all others, so the last
+    rank, which is counted, has the most of the others.
     """
-    size = _BYTES[precision]
+    size = BYTES[precision]
     part = -(-parameters // replicas)
     bucket = min(parameters, BUCKET_ELEMENTS)
-    weights, optimizer = size * (part if zero_stage == 3 else parameters), _OPTIMIZER_BYTES * part
+    others = parameters - muon_parameters
+    if zero_stage == 3:
+        others = -(-others // replicas)
+    optimizer = _MUON_BYTES * part + (_OPTIMIZER_BYTES - _MUON_BYTES) * min(part, others)
+    weights = size * (part if zero_stage == 3 else parameters)
     if zero_stage == 1:
-        if precision == "bf16":
+        if precision != "fp32":
             return State(weights, optimizer, (4 + 2) * parameters, (4 + 2) * bucket, 0)
         return State(weights, optimizer, 4 * parameters, 0, 4 * BUCKET_ELEMENTS)
     if zero_stage == 2:
         return State(weights, optimizer, 4 * part, size * bucket, 2 * size * BUCKET_ELEMENTS)
     return State(weights, optimizer, 4 * part, 0, size * BUCKET_ELEMENTS)
+
+
+def _block_matrices(model: ModelConfig) -> int:
+    """Parameters of one block's matrices."""
+    return model.hidden_size * (2 * model.query_size + 2 * model.kv_size + 3 * model.mlp_size)
 
 
 def _stage_sizes(model: ModelConfig, vocab_size: int, stages: int) -> list[list[int]]:

@@ -22,9 +22,13 @@ from hpctrain.engine.build import build_engine
 from hpctrain.errors import HpctrainError
 from hpctrain.loader.mixture import describe_epochs
 from hpctrain.manifest import Manifest, is_finished, write_atomically
-from hpctrain.model.attention import choose_attention
+from hpctrain.model.attention import choose_attention, eager_attention
+from hpctrain.model.attention_choice import AttentionChoice, Trial, choose_backend
+from hpctrain.model.compiled import choose_compile
 from hpctrain.model.config import layer_costs
+from hpctrain.model.float8 import FLOAT8_MULTIPLE, check_float8, float8_layers, products_in_bf16
 from hpctrain.model.lora import adapt_layers
+from hpctrain.model.recompute import recompute_layers
 from hpctrain.model.transformer import Layer, build_layers
 from hpctrain.parallel.meeting import meet
 from hpctrain.parallel.process import Gang, process_group, raise_together
@@ -36,6 +40,7 @@ from hpctrain.shards.layout import TOKENIZER_DIRECTORY
 from hpctrain.shards.reader import read_shards_manifest
 from hpctrain.train.beginning import check_progress, find_base, find_checkpoint, restore_or_begin
 from hpctrain.train.brake import Brake, longest_save_seconds, refuse_stopped
+from hpctrain.train.budget import choose_levels
 from hpctrain.train.config import RunConfig, changes, check_layout, identity, settle
 from hpctrain.train.data import TrainingData, counted_share, open_data
 from hpctrain.train.fault import FaultReport
@@ -68,11 +73,13 @@ def train(config: RunConfig, world: World) -> None:
         changed = _claim(stack, config, world, brake, shards.details["vocab_size"])
         log = stack.enter_context(rank_log(config.run.dir, world.rank))
         watch.write_stacks_to(log_path(config.run.dir, world.rank))
-        data = open_data(config, shards, topology)
+        data = open_data(config, shards, topology, device=device)
         base = find_base(config, shards, Gang(world.rank, world.size))
         watch.beat()
         clock.mark("data")
-        engine = build(config, shards, topology, device, base)
+        attention = choose_run_attention(config, data, Gang(world.rank, world.size), device)
+        watch.beat()
+        engine = build(config, shards, topology, device, base, attention.backend)
         watch.beat()
         clock.mark("initialize")
         journal = fault.journal = Journal(config.run.dir, world)
@@ -85,7 +92,7 @@ def train(config: RunConfig, world: World) -> None:
         start = whole.state if whole else RunState(step=0, samples=0, tokens=0)
         check_progress(config, world, start.step, changed)
         loop = Loop(config, engine, data, journal, sinks, brake, watch, clock, saver, start, device)
-        _introduce(config, data, journal, start.step, changed, device, log)
+        _introduce(config, data, journal, start.step, changed, device, attention, log)
         restore_or_begin(loop, whole)
         watch.beat()
         clock.mark("restore")
@@ -98,45 +105,85 @@ def is_finished_run(config: RunConfig) -> bool:
     return bool(found) and found[0].name >= checkpoint_name(config.train.steps) and looks_whole(found[0])
 
 
+def choose_run_attention(
+    config: RunConfig, data: TrainingData, gang: Gang, device: torch.device
+) -> AttentionChoice:
+    """The attention backend of a run, measured where there is a choice; a collective call."""
+    model, train = config.model, config.train
+    dtype = torch.float32 if train.precision == "fp32" else torch.bfloat16
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    place = (
+        f"{name}, torch {torch.__version__}, {train.precision}, {train.micro_batch_size} x "
+        f"{config.data.sequence_length} x {model.heads}/{model.kv_heads} heads of {model.head_size}"
+    )
+
+    def trial() -> Trial:
+        boundaries = data.loader.load(0).micro_batches[0].boundaries.to(device)
+        return Trial(
+            model.heads, model.kv_heads, model.head_size, config.data.sequence_length, boundaries, dtype,
+            model.layers,
+        )  # fmt: skip
+
+    def events() -> list[dict[str, Any]]:
+        return read_events(config.run.dir) if (config.run.dir / EVENTS_NAME).is_file() else []
+
+    return choose_backend(model.attention, device, train.precision, trial, place, gang, events)
+
+
 def build(
-    config: RunConfig, shards: Manifest, topology: Topology, device: torch.device, base: Whole | None = None
+    config: RunConfig,
+    shards: Manifest,
+    topology: Topology,
+    device: torch.device,
+    base: Whole | None = None,
+    backend: str | None = None,
 ) -> Engine:
     """The model and its engine for this rank; a collective call.
 
-    `config` is settled with the shards; `base` is the checkpoint that an adapter changes.
+    `config` is settled with the shards; `base` is the checkpoint that an adapter changes; `backend` is that
+    of the attention, the config's if none is given.
     """
     train, vocab_size = config.train, int(shards.details["vocab_size"])
     accumulation = accumulation_steps(
         train.global_batch_size, train.micro_batch_size, topology.data_parallel_size
     )
     assert accumulation is not None  # check_layout saw to it
-    with run_layers(config, vocab_size, device, base) as layers:
+    compiled = choose_compile(train.compile, device, topology.rank == 0)
+    levels = choose_levels(config, vocab_size, topology.world_size, compiled).levels
+    with run_layers(config, vocab_size, device, base, backend) as layers:
         return build_engine(
-            layers, layer_costs(config.model, vocab_size), config.parallel, topology, config.optimizer,
-            device=device, precision=train.precision, micro_batch_size=train.micro_batch_size,
-            accumulation_steps=accumulation, recompute=train.recompute,
-            counted_share=counted_share(config.data, shards),
+            recompute_layers(layers, levels), layer_costs(config.model, vocab_size), config.parallel,
+            topology, config.optimizer, device=device, precision=train.precision,
+            micro_batch_size=train.micro_batch_size, accumulation_steps=accumulation,
+            counted_share=counted_share(config.data, shards), compiled=compiled,
         )  # fmt: skip
 
 
 @contextmanager
 def run_layers(
-    config: RunConfig, vocab_size: int, device: torch.device, base: Whole | None = None
+    config: RunConfig,
+    vocab_size: int,
+    device: torch.device,
+    base: Whole | None = None,
+    backend: str | None = None,
 ) -> Iterator[list[Layer]]:
     """The layer list of a run, to be built inside the block: an adapter reads the weights of its base."""
-    attention = choose_attention(config.model.attention, device.type, config.train.precision)
+    precision = config.train.precision
+    attention = choose_attention(backend or config.model.attention, device.type, precision)
     layers = build_layers(config.model, vocab_size, config.run.seed, attention)
-    if config.adapter is None:
-        yield layers
-        return
-    assert base is not None
-    assert config.run.start_from is not None
-    with open_weights(config.run.start_from, base) as weights:
+    if precision == "fp8":
+        check_float8(layers, device)
+    with ExitStack() as stack:
+        if config.adapter is not None:
+            assert base is not None
+            assert config.run.start_from is not None
+            weights = stack.enter_context(open_weights(config.run.start_from, base))
 
-        def fill(name: str, target: torch.Tensor) -> None:
-            target.copy_(weights.read(name))
+            def fill(name: str, target: torch.Tensor) -> None:
+                target.copy_(weights.read(name))
 
-        yield adapt_layers(layers, config.adapter, config.run.seed, fill)
+            layers = adapt_layers(layers, config.adapter, config.run.seed, fill)
+        yield float8_layers(layers) if precision == "fp8" else layers
 
 
 def _saver(
@@ -203,18 +250,22 @@ def _introduce(
     step: int,
     changed: dict[str, list[Any]],
     device: torch.device,
+    attention: AttentionChoice,
     log: logging.Logger,
 ) -> None:
     """Say once what starts here."""
     import deepspeed
 
     parameters = config.model.parameter_count(data.vocab_size)
+    compiled = choose_compile(config.train.compile, device, is_first_rank=False)  # said when it was built
+    activations = choose_levels(config, data.vocab_size, journal.world.size, compiled)
     trained = config.parameter_count(data.vocab_size)
     versions = {"hpctrain": __version__, "torch": torch.__version__, "deepspeed": deepspeed.__version__}
     details: dict[str, Any] = {
         "parameters": parameters, "trained_parameters": trained,
         "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
+        "attention": attention.record(), "activations": vars(activations),
         "epochs": {each.name: each.epochs for each in data.epochs},
         "source_epochs": {each.name: each.epochs for each in data.source_epochs},
     }  # fmt: skip
@@ -227,7 +278,20 @@ def _introduce(
             f"{journal.world.size} {device.type} ranks, ZeRO {config.parallel.zero_stage}, "
             f"{config.parallel.pipeline_stages} pipeline stages"
         )
+        if activations.budget is not None:
+            say(activations.describe())
+        if attention.seconds:
+            say(attention.describe())
+        if products := _products_in_bf16(config):
+            say(f"fp8: sizes that are no multiple of {FLOAT8_MULTIPLE} stay in bf16: {', '.join(products)}")
         say(f"epochs of the whole run: {describe_epochs(data.epochs, data.source_epochs)}")
+
+
+def _products_in_bf16(config: RunConfig) -> list[str]:
+    """The products of the blocks that an fp8 run leaves in bf16."""
+    if config.train.precision != "fp8":
+        return []
+    return products_in_bf16(build_layers(config.model, 1, config.run.seed, eager_attention))
 
 
 def _adapter_note(config: RunConfig, trained: int) -> str:

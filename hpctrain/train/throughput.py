@@ -64,10 +64,11 @@ class Throughput:
 def measure(config: RunConfig, vocab_size: int, ranks: int, device_name: str) -> Throughput:
     """How the steps of a run are measured. `device_name`: of each rank's device, empty on a CPU.
 
-    There is no MFU where the peak is not known: of other precisions than bf16 it is only what
-    `log.peak_tflops` says. Neither is there with an adapter, whose frozen weights need fewer operations.
+    In fp8 MFU is by the bf16 peak, as only the products of the blocks are in fp8. There is no MFU where the
+    peak is not known: in fp32 it is only what `log.peak_tflops` says. Neither is there with an adapter, whose
+    frozen weights need fewer operations.
     """
-    known = peak_tflops(device_name) if config.train.precision == "bf16" else None
+    known = peak_tflops(device_name) if config.train.precision != "fp32" else None
     each = config.log.peak_tflops or known
     length, model = config.data.sequence_length, config.model
     flops = model.flops_per_token(vocab_size, length)

@@ -29,10 +29,11 @@ from checkpoint.faults import install
 
 from hpctrain.checkpoint.diff import verified
 from hpctrain.checkpoint.format import RunState
-from hpctrain.checkpoint.fragments import STATE_KINDS, optimizer_state, owned_fragments
+from hpctrain.checkpoint.fragments import fragment_tensors
 from hpctrain.checkpoint.restore import FragmentFiles
 from hpctrain.checkpoint.save import Saver
 from hpctrain.config import load_config
+from hpctrain.engine.fragments import owned_fragments
 from hpctrain.errors import HpctrainError
 from hpctrain.parallel.process import process_group
 from hpctrain.parallel.topology import Topology
@@ -79,11 +80,9 @@ def train_while_writing(world: World, options: dict[str, Any]) -> dict[str, Any]
 def owned_state(engine: Any) -> dict[tuple[str, str, int], torch.Tensor]:
     """Copies of every tensor that this rank saves."""
     return {
-        (fragment.parameter, kind, fragment.start): fragment.view(
-            optimizer_state(engine, fragment.flat), kind
-        ).clone()
+        (fragment.parameter, kind, fragment.start): tensor.clone()
         for fragment in owned_fragments(engine)
-        for kind in STATE_KINDS
+        for kind, tensor in fragment_tensors(engine, fragment).items()
     }
 
 

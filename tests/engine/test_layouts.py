@@ -10,6 +10,11 @@ from pathlib import Path
 import pytest
 from runner import Runner, environment
 
+from hpctrain.config import load_config
+from hpctrain.parallel.topology import ParallelConfig
+from hpctrain.train.budget import choose_levels
+from hpctrain.train.config import RunConfig
+
 
 @pytest.mark.ranks
 @pytest.mark.slow
@@ -38,6 +43,22 @@ def test_untied_embeddings_recomputation_and_four_ranks_agree(tmp_path: Path, sh
     out = runner.run("verify", "layouts", config, "--ranks", "4", "--steps", 2, "--json").stdout
     rows = {row["layout"]: row for row in json.loads(out)}
     assert {"zero1-ranks4", "zero3-ranks4", "pipeline2-data2", "pipeline4-data1"} <= set(rows)
+    assert all(row["verdict"] == "agrees" for row in rows.values())
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_blocks_of_different_levels_agree(tmp_path: Path, shards_directory: Path) -> None:
+    """Under this budget the first blocks of a stage recompute all, later ones what is cheap, or nothing."""
+    runner = Runner(tmp_path, shards_directory)
+    path = runner.config(train={"micro_batch_size": 1, "activation_memory": 0.0004}, model={"layers": 6})
+    config = load_config(path, [], RunConfig)
+    for stages in (1, 2):
+        placed = config.model_copy(update={"parallel": ParallelConfig(pipeline_stages=stages)})
+        assert len(set(choose_levels(placed, 512, 2, compiled=False).levels)) > 1
+    out = runner.run("verify", "layouts", path, "--ranks", "2", "--steps", 2, "--json").stdout
+    rows = {row["layout"]: row for row in json.loads(out)}
+    assert {"zero1-ranks2", "zero2-ranks2", "zero3-ranks2", "pipeline2-data1"} == set(rows)
     assert all(row["verdict"] == "agrees" for row in rows.values())
 
 

@@ -9,20 +9,23 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 
 from hpctrain.errors import ConfigError
 from hpctrain.loader.batches import make_batch
 from hpctrain.model.attention import (
+    FlexAttention,
     available_backends,
     choose_attention,
+    document_block_mask,
     document_ids,
     document_positions,
     eager_attention,
-    make_flex_attention,
     sdpa_attention,
     varlen_attention,
 )
 from hpctrain.model.config import ModelConfig
+from hpctrain.model.recompute import recompute_layers
 from hpctrain.model.transformer import Transformer, build_layers
 
 VOCABULARY = 31
@@ -116,9 +119,70 @@ def test_flex_is_eager_forward(heads: tuple[int, int]) -> None:
     inputs = [tensor.detach() for tensor in random_heads(2, 128, *heads, seed=2)]
     boundaries = boundaries_of(documents)
     torch.testing.assert_close(
-        make_flex_attention("cpu")(*inputs, boundaries), eager_attention(*inputs, boundaries),
+        FlexAttention("cpu")(*inputs, boundaries), eager_attention(*inputs, boundaries),
         rtol=2e-5, atol=2e-5,
     )  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(layouts(), st.sampled_from([1, 4, 16]))
+def test_the_mask_by_arithmetic_is_torchs(layout: tuple[int, int, list[int]], size: int) -> None:
+    batch, length, documents = layout
+    found = document_block_mask(boundaries_of(documents), batch, length, size)
+    expected = create_block_mask(found.mask_mod, batch, None, length, length, device="cpu", BLOCK_SIZE=size)
+    assert torch.equal(found.to_dense(), expected.to_dense())
+    if size > 1:  # of blocks of one position torch calls the diagonal full; here it is partial
+        for kind in ("kv_num_blocks", "kv_indices", "full_kv_num_blocks", "full_kv_indices"):
+            assert torch.equal(getattr(found, kind), getattr(expected, kind)), kind
+            q_kind = kind.replace("kv", "q")
+            assert torch.equal(getattr(found, q_kind), getattr(expected, q_kind)), q_kind
+    assert found.seq_lengths == expected.seq_lengths
+
+
+def test_flex_makes_one_mask_for_the_same_boundaries() -> None:
+    flex = FlexAttention("cpu")
+    boundaries = boundaries_of([5, 7, 12])
+    first = flex.mask(boundaries, 2, 12)
+    assert flex.mask(boundaries, 2, 12) is first
+    assert flex.mask(boundaries.detach(), 2, 12) is first, "hooks pass views of the same memory"
+    assert flex.mask(boundaries.clone(), 2, 12) is not first
+    assert flex.mask(boundaries, 1, 24) is not first
+    second = flex.mask(boundaries, 2, 12)
+    boundaries[1] = 4  # a buffer that is used again for the next micro-batch
+    changed = flex.mask(boundaries, 2, 12)
+    assert changed is not second
+    assert torch.equal(changed.to_dense(), document_block_mask(boundaries, 2, 12).to_dense())
+    query, key = torch.tensor(4), torch.tensor(0)
+    masks = [each.mask_mod(torch.tensor(0), torch.tensor(0), query, key) for each in (first, changed)]
+    assert [bool(each) for each in masks] == [True, False]
+
+
+class Recording(FlexAttention):
+    """Notes which mask each call would take; computes by sdpa, as flex has no backward on CPUs."""
+
+    def __init__(self) -> None:
+        super().__init__("cpu")
+        self.masks: list[BlockMask] = []
+
+    def __call__(self, query: Tensor, key: Tensor, value: Tensor, boundaries: Tensor) -> Tensor:
+        self.masks.append(self.mask(boundaries, *query.shape[:2]))
+        return sdpa_attention(query, key, value, boundaries)
+
+
+@pytest.mark.parametrize("recompute", [False, True])
+def test_all_blocks_of_a_forward_pass_share_one_mask(recompute: bool) -> None:
+    config = ModelConfig(hidden_size=32, layers=3, heads=2, kv_heads=1, mlp_size=48, tied=True)
+    attention = Recording()
+    layers = build_layers(config, VOCABULARY, 1, attention)
+    model = Transformer(recompute_layers(layers, ["all"] * 3) if recompute else layers)
+    for seed in (1, 2):
+        tokens, boundaries = pack(random_documents([9, 3, 12], seed), 12)
+        model(tokens, boundaries).sum().backward()
+    calls = 3 * (1 + recompute)
+    assert len(attention.masks) == 2 * calls
+    assert {id(mask) for mask in attention.masks[:calls]} == {id(attention.masks[0])}
+    assert {id(mask) for mask in attention.masks[calls:]} == {id(attention.masks[calls])}
+    assert attention.masks[0] is not attention.masks[-1]
 
 
 def tiny(attention: str = "sdpa", seed: int = 1) -> Transformer:

@@ -15,7 +15,9 @@ from torch import Tensor
 from hpctrain.model.attention import eager_attention, sdpa_attention
 from hpctrain.model.blocks import rotate
 from hpctrain.model.config import ModelConfig, layer_costs, presets
-from hpctrain.model.transformer import Layer, Transformer, build_layers, next_token_loss
+from hpctrain.model.loss import plain_next_token_loss
+from hpctrain.model.recompute import recompute_layers
+from hpctrain.model.transformer import Layer, Transformer, build_layers
 
 VOCABULARY = 61
 
@@ -26,7 +28,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
 
 
 def build(config: ModelConfig, seed: int = 1, recompute: bool = False) -> Transformer:
-    return Transformer(build_layers(config, VOCABULARY, seed, sdpa_attention), recompute)
+    layers = build_layers(config, VOCABULARY, seed, sdpa_attention)
+    return Transformer(recompute_layers(layers, ["all" if recompute else "keep"] * config.layers))
 
 
 def weights(config: ModelConfig, seed: int = 1) -> dict[str, Tensor]:
@@ -140,7 +143,7 @@ def test_recomputing_blocks_changes_nothing(tied: bool) -> None:
     results = []
     for recompute in (False, True):
         model = build(tiny_config(tied=tied), recompute=recompute)
-        loss = next_token_loss(model(tokens, boundaries), targets)
+        loss = plain_next_token_loss(model(tokens, boundaries), targets)
         loss.backward()
         results.append((loss.detach(), {name: p.grad for name, p in model.named_parameters()}))
     (loss, gradients), (other_loss, other_gradients) = results
@@ -160,7 +163,7 @@ def test_recomputing_keeps_fewer_activations() -> None:
             lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t
         )
         with keep:
-            next_token_loss(model(tokens, boundaries), targets)
+            plain_next_token_loss(model(tokens, boundaries), targets)
         saved[recompute] = sum(sizes)
     assert saved[True] < saved[False] / 2
 
@@ -168,7 +171,7 @@ def test_recomputing_keeps_fewer_activations() -> None:
 def test_every_parameter_gets_a_gradient() -> None:
     tokens, targets, boundaries = batch()
     model = build(tiny_config(tied=False))
-    next_token_loss(model(tokens, boundaries), targets).backward()
+    plain_next_token_loss(model(tokens, boundaries), targets).backward()
     for name, parameter in model.named_parameters():
         assert parameter.grad is not None, name
         assert bool(parameter.grad.abs().sum() > 0), name
@@ -183,7 +186,7 @@ def test_the_loss_is_the_sum_over_counted_targets_divided_by_all_positions(
     for row, target in zip(logits[0].tolist(), targets, strict=True):
         if target != -100:
             total += math.log(sum(math.exp(value) for value in row)) - row[target]
-    loss = next_token_loss(logits, torch.tensor([targets]))
+    loss = plain_next_token_loss(logits, torch.tensor([targets]))
     assert loss.item() == pytest.approx(total / len(targets), abs=1e-5)
 
 
@@ -191,9 +194,9 @@ def test_ignored_targets_give_no_gradient_and_16_bit_logits_are_summed_in_32() -
     logits = torch.randn(2, 8, 7, generator=torch.Generator().manual_seed(0)).requires_grad_()
     targets = torch.full((2, 8), -100)
     targets[1, 3] = 5
-    (gradient,) = torch.autograd.grad(next_token_loss(logits, targets), logits)
+    (gradient,) = torch.autograd.grad(plain_next_token_loss(logits, targets), logits)
     assert gradient.abs().sum(-1).nonzero().tolist() == [[1, 3]]
-    assert next_token_loss(logits.bfloat16(), targets).dtype == torch.float32
+    assert plain_next_token_loss(logits.bfloat16(), targets).dtype == torch.float32
 
 
 def test_micro_batches_add_up_to_the_whole_batch_whatever_is_ignored() -> None:
@@ -202,8 +205,8 @@ def test_micro_batches_add_up_to_the_whole_batch_whatever_is_ignored() -> None:
     targets = torch.arange(32).view(4, 8) % 7
     targets[0] = -100
     targets[2, :5] = -100
-    parts = [next_token_loss(logits[i : i + 1], targets[i : i + 1]) for i in range(4)]
-    torch.testing.assert_close(torch.stack(parts).mean(), next_token_loss(logits, targets))
+    parts = [plain_next_token_loss(logits[i : i + 1], targets[i : i + 1]) for i in range(4)]
+    torch.testing.assert_close(torch.stack(parts).mean(), plain_next_token_loss(logits, targets))
 
 
 @settings(max_examples=30)

@@ -71,6 +71,26 @@ def test_a_pipeline_waits_for_its_first_and_last_micro_batches() -> None:
     assert step.bubble == step.compute * 3 / 12
 
 
+def test_recomputation_costs_what_its_level_computes_again() -> None:
+    model, rates = ModelConfig.model_validate({"preset": "1b"}), Rates(1e12, 1e9, 1e9, 4)
+    kept, cheap, all_again = (
+        predict_step(model, 32768, 2048, "bf16", Layout(4, 1, 1, 1, 1, recompute), rates).compute
+        for recompute in (False, "cheap", True)
+    )
+    assert kept < cheap < all_again
+    blocks = model.flops_per_token(0, 2048) / model.flops_per_token(32768, 2048)
+    assert (
+        all_again / kept < 1 + blocks / 3
+    )  # the last product is not needed again, and the head's not at all
+    assert all_again / kept > 1 + blocks / 3 * 0.75
+
+
+def test_all_levels_of_recomputation_are_searched() -> None:
+    arguments = [*LARGE, *NO_SHARDS, "model.preset=1b", "--site", "leonardo", "--json"]
+    told = json.loads(plan(*arguments).stdout)
+    assert {row["recompute"] for row in told["layouts"]} == {False, "cheap", True}
+
+
 def test_planning_needs_no_torch() -> None:
     code = "import sys, hpctrain.plan.screen; sys.exit('torch' in sys.modules or 'deepspeed' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], env=environment(), check=True)
