@@ -11,7 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-BUCKET_BYTES = 10**9
+BUCKET_BYTES = 10**8
 """DeepSpeed's buckets are at least so large, and nothing else here is."""
 
 

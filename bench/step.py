@@ -121,7 +121,7 @@ class _Worker:
     def __init__(self, name: str, task: dict[str, Any], keeps_memory: bool) -> None:
         self.name = name
         environment = {key: value for key, value in os.environ.items() if key not in KEEP_MEMORY}
-        environment |= {"OMP_WAIT_POLICY": "passive"} | (KEEP_MEMORY if keeps_memory else {})
+        environment |= KEEP_MEMORY if keeps_memory else {}
         told = json.dumps({**task, "variant": name.removesuffix(ALLOCATOR)})
         self.process = subprocess.Popen(
             [sys.executable, "-m", "bench.step", told],

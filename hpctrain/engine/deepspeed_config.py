@@ -7,6 +7,10 @@ from typing import Any
 from hpctrain.engine.base import Precision
 from hpctrain.parallel.topology import ParallelConfig, Topology
 
+BUCKET_ELEMENTS = 100_000_000
+"""Of a buffer that gradients are summed in. DeepSpeed's 500 million would take gigabytes of each GPU, and
+leave a model of a billion parameters little to overlap with its backward."""
+
 
 def deepspeed_config(
     parallel: ParallelConfig,
@@ -31,6 +35,8 @@ def deepspeed_config(
         "zero_optimization": {
             "stage": parallel.zero_stage,
             "overlap_comm": parallel.zero_stage > 1,
+            "reduce_bucket_size": BUCKET_ELEMENTS,
+            "allgather_bucket_size": BUCKET_ELEMENTS,
             "memory_efficient_linear": False,
         },
         "zero_allow_untested_optimizer": True,  # torch's fused AdamW, which needs no compiler at run time

@@ -40,8 +40,8 @@ tokens |
 {% if training.loss is not none %}
 | loss at the last step | {{ "%.3f"|format(training.loss) }} nats per token |
 | time in steps | {{ "%.2f"|format(training.hours) }} hours |
-| optimizer | {{ "AdamW" if config.optimizer.kind == "adamw" else "Muon and AdamW" }}, learning rate {{ config.optimizer.learning_rate }} \
-({{ config.schedule.kind }}) |
+| optimizer | {{ "AdamW" if config.optimizer.kind == "adamw" else "Muon and AdamW" }}, \
+learning rate {{ config.optimizer.learning_rate }} ({{ config.schedule.kind }}) |
 {% endif %}
 {% if training.ranks %}
 | ranks at the end | {{ training.ranks }} ({{ training.device }}, {{ training.precision }}), \

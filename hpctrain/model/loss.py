@@ -85,16 +85,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
             loss -= (chances.gather(1, wanted) * counts).sum()
             if not learns:
                 continue
-            # The logits' gradient: softmax, less one at the target; nothing where the target does not count.
-            chances.exp_().scatter_add_(1, wanted, chances.new_full(wanted.shape, -1.0)).mul_(counts)
-            gradient = chances.to(hidden.dtype)
+            # The logits' gradient: softmax, less one at the target. Targets that do not count are taken out
+            # of what it is multiplied with, which is narrow.
+            chances.exp_().scatter_add_(1, wanted, chances.new_full(wanted.shape, -1.0))
+            gradient, part = chances.to(hidden.dtype), part * counts
+            del chances
             if of_hidden is not None:
-                torch.mm(gradient, weight, out=of_hidden[rows])
+                torch.mm(gradient, weight, out=of_hidden[rows]).mul_(counts)
             if of_weight is not None and weight.dtype == torch.float32:
                 of_weight.addmm_(gradient.T, part, beta=float(start > 0))
             elif of_weight is not None:
                 product = gradient.T @ part
                 of_weight.copy_(product) if start == 0 else of_weight.add_(product)
+            del gradient
         ctx.gradients = of_hidden, of_weight
         ctx.dtype = weight.dtype
         return loss

@@ -9,12 +9,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from hpctrain.engine.deepspeed_config import BUCKET_ELEMENTS
 from hpctrain.model.config import ModelConfig, RecomputeLevel, layer_costs
 from hpctrain.parallel.topology import split_model
 from hpctrain.train.activations import BYTES, Recompute, level_of, stage_bytes
 
-BUCKET_ELEMENTS = 500_000_000
-"""DeepSpeed's default size of a buffer that gradients are summed in."""
 _PREFETCH_ELEMENTS = 50_000_000
 _REUSED_ELEMENTS = 500_000_000  # ZeRO 3 leaves gathered what it wants again within twice as many
 _PERSISTENT_ELEMENTS = 100_000  # ZeRO 3 keeps smaller parameters whole on each rank
@@ -178,10 +177,8 @@ def _loss_bytes(shape: _Shape) -> int:
     logits = 4 * shape.vocab_size * math.ceil(shape.tokens / pieces)
     output = size * shape.tokens * shape.model.hidden_size
     is_narrow = size == 2
-    # The chances of one chunk (in 16 bits a narrow copy too) are still there while the next logits come.
-    chances = 2 * logits + (0 if pieces == 1 else logits + is_narrow * logits // 2)
-    product = is_narrow * (logits + logits // 2 + size * shape.head)
-    return output + max(chances, product)
+    product = is_narrow * (logits // 2 + size * shape.head)
+    return output + max(2 * logits, product)
 
 
 def _rank(
