@@ -128,3 +128,14 @@ def test_layouts_that_do_not_agree_are_told(tmp_path: Path) -> None:
     unequal = [{"from": "a", "to": "zero1-ranks2", "equal": False}]
     (tmp_path / "restore-2.json").write_text(json.dumps(unequal))
     assert certificate(tmp_path, "fp32")[0]["verdict"] == "DIFFERS"
+
+
+@pytest.mark.ranks
+@pytest.mark.slow
+def test_compiled_blocks_agree_in_every_layout(tmp_path: Path, shards_directory: Path) -> None:
+    runner = Runner(tmp_path, shards_directory)
+    config = runner.config(train={"micro_batch_size": 1, "compile": True}, model={"layers": 2})
+    out = runner.run("verify", "layouts", config, "--ranks", "2", "--steps", 2, "--json").stdout
+    rows = {row["layout"]: row for row in json.loads(out)}
+    assert {"zero1-ranks2", "zero2-ranks2", "zero3-ranks2", "pipeline2-data1"} == set(rows)
+    assert all(row["verdict"] == "agrees" for row in rows.values())
