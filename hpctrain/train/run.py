@@ -48,7 +48,7 @@ from hpctrain.train.loop import Loop
 from hpctrain.train.metrics import EVENTS_NAME, MetricSink, WandbSink, read_events
 from hpctrain.train.rundir import CHECKPOINTS_NAME, CONFIG_NAME, Journal, hold, log_path, rank_log
 from hpctrain.train.signals import stop_signals
-from hpctrain.train.startup import StartClock
+from hpctrain.train.startup import StartClock, has_bf16_products
 from hpctrain.train.weights import open_weights
 
 
@@ -265,7 +265,7 @@ def _introduce(
         "parameters": parameters, "trained_parameters": trained,
         "device": device.type, "precision": config.train.precision,
         "layout": config.parallel.model_dump(), "versions": versions, "changed": changed,
-        "attention": attention.record(), "activations": vars(activations),
+        "attention": attention.record(), "activations": vars(activations), "compiled": compiled,
         "epochs": {each.name: each.epochs for each in data.epochs},
         "source_epochs": {each.name: each.epochs for each in data.source_epochs},
     }  # fmt: skip
@@ -282,6 +282,9 @@ def _introduce(
             say(activations.describe())
         if attention.seconds:
             say(attention.describe())
+        if device.type == "cpu" and config.train.precision == "bf16" and not has_bf16_products():
+            say("warning: this CPU has no bf16 instructions, a step takes tens of times as long as in fp32; "
+                "use train.precision: fp32")  # fmt: skip
         if products := _products_in_bf16(config):
             say(f"fp8: sizes that are no multiple of {FLOAT8_MULTIPLE} stay in bf16: {', '.join(products)}")
         say(f"epochs of the whole run: {describe_epochs(data.epochs, data.source_epochs)}")

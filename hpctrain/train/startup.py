@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import time
+from pathlib import Path
 
 import psutil
 
@@ -22,3 +24,12 @@ class StartClock:
         now = time.time()
         self.parts[part] = round(now - self._last, 3)
         self._last = now
+
+
+def has_bf16_products(cpuinfo: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this CPU multiplies in bf16 (by AVX-512, AMX or on Arm); True if it cannot be told."""
+    try:
+        told = cpuinfo.read_text("utf-8", errors="replace")
+    except OSError:
+        return True
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", told) is not None
