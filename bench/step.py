@@ -156,6 +156,7 @@ def worker_main(task: dict[str, Any], answers: TextIO) -> None:
         try:
             step = BUILDERS[task["variant"]](Setting(task, device))
         except ImportError as missing:
+            sys.stdin.readline()  # only an answer may end this: who asks is still writing
             print(json.dumps({"left out": str(missing)}), file=answers, flush=True)
             return
         for line in sys.stdin:

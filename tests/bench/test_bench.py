@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +33,12 @@ def bench(tmp_path: Path, *arguments: str) -> list[dict[str, Any]]:
 def test_every_step_trains_the_same_model_and_ours_is_not_far_slower_than_transformers(
     tmp_path: Path,
 ) -> None:
-    variants = "products,hpctrain,plain,transformers,transformers+deepspeed"
+    variants = "products,hpctrain,plain,transformers,transformers+deepspeed"  # and LitGPT where it is
     shape = ["--preset", "3m", "--vocabulary", "2048", "--sequence", "256", "--micro-batch", "2"]
-    rows = bench(tmp_path, "step", *shape, "--variants", variants, "--rounds", "3")
+    rows = bench(tmp_path, "step", *shape, "--variants", f"{variants},litgpt", "--rounds", "3")
     losses = [row for row in rows if row["metric"].startswith("first loss")]
-    assert {row["variant"] for row in losses} == set(variants.split(",")) - {"products"}
+    expected = {*variants.split(","), *(["litgpt"] if find_spec("litgpt") else [])} - {"products"}
+    assert {row["variant"] for row in losses} == expected
     assert all(abs(row["median"]) < 1e-4 for row in losses)
     (ours,) = (
         row for row in rows if row["variant"] == "hpctrain" and "ratio to transformers" in row["metric"]
