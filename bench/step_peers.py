@@ -76,22 +76,20 @@ def hpctrain(setting: Setting, compiled: bool = False) -> Step:
     return lambda: engine.train_step([batch], RATE).loss
 
 
-def plain(setting: Setting, compiled: bool = False) -> Step:
+def plain(setting: Setting) -> Step:
     """Our model in a plain PyTorch loop: logits, torch's cross-entropy, no DeepSpeed."""
     from hpctrain.loader.batches import make_batch
 
     model = Transformer(setting.layers()).to(setting.device)
     tokens, targets, boundaries = (each.to(setting.device) for each in make_batch(setting.rows.numpy(), 0))
-    run = torch.compile(model) if compiled else model
-    return partial(_step, setting, model, lambda: _loss(run(tokens, boundaries), targets))
+    return partial(_step, setting, model, lambda: _loss(model(tokens, boundaries), targets))
 
 
 def transformers(setting: Setting) -> Step:
     """Hugging Face's Llama with SDPA attention in a plain loop, its own loss."""
     model = _transformers_model(setting)
-    tokens, _ = setting.peer_batch()
-    labels = setting.rows[:, 1:].to(setting.device).contiguous()
-    return partial(_step, setting, model, lambda: model(tokens, shift_labels=labels, labels=labels).loss)
+    tokens, targets = setting.peer_batch()
+    return partial(_step, setting, model, lambda: model(tokens, shift_labels=targets, labels=targets).loss)
 
 
 def transformers_deepspeed(setting: Setting) -> Step:

@@ -40,6 +40,5 @@ def deepspeed_config(
             "memory_efficient_linear": False,
         },
         "zero_allow_untested_optimizer": True,  # torch's fused AdamW, which needs no compiler at run time
-        "pipeline": {"use_reentrant": False},
         "steps_per_print": 1_000_000_000,  # the loop reports, not DeepSpeed
     }

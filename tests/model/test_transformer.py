@@ -16,7 +16,6 @@ from hpctrain.model.attention import eager_attention, sdpa_attention
 from hpctrain.model.blocks import rotate
 from hpctrain.model.config import ModelConfig, layer_costs, presets
 from hpctrain.model.loss import plain_next_token_loss
-from hpctrain.model.recompute import recompute_layers
 from hpctrain.model.transformer import Layer, Transformer, build_layers
 
 VOCABULARY = 61
@@ -27,9 +26,8 @@ def tiny_config(**changes: Any) -> ModelConfig:
     return ModelConfig(**{**sizes, **changes})
 
 
-def build(config: ModelConfig, seed: int = 1, recompute: bool = False) -> Transformer:
-    layers = build_layers(config, VOCABULARY, seed, sdpa_attention)
-    return Transformer(recompute_layers(layers, ["all" if recompute else "keep"] * config.layers))
+def build(config: ModelConfig, seed: int = 1) -> Transformer:
+    return Transformer(build_layers(config, VOCABULARY, seed, sdpa_attention))
 
 
 def weights(config: ModelConfig, seed: int = 1) -> dict[str, Tensor]:
@@ -135,37 +133,6 @@ def test_parameter_names_are_the_same_tied_or_not_but_for_the_head() -> None:
     tied, untied = set(weights(tiny_config())), set(weights(tiny_config(tied=False)))
     assert untied - tied == {"head.weight"}
     assert tied < untied
-
-
-@pytest.mark.parametrize("tied", [True, False])
-def test_recomputing_blocks_changes_nothing(tied: bool) -> None:
-    tokens, targets, boundaries = batch()
-    results = []
-    for recompute in (False, True):
-        model = build(tiny_config(tied=tied), recompute=recompute)
-        loss = plain_next_token_loss(model(tokens, boundaries), targets)
-        loss.backward()
-        results.append((loss.detach(), {name: p.grad for name, p in model.named_parameters()}))
-    (loss, gradients), (other_loss, other_gradients) = results
-    assert torch.equal(loss, other_loss)
-    for name, gradient in gradients.items():
-        assert gradient is not None
-        assert torch.equal(gradient, other_gradients[name]), name
-
-
-def test_recomputing_keeps_fewer_activations() -> None:
-    tokens, targets, boundaries = batch()
-    saved = {}
-    for recompute in (False, True):
-        sizes: list[int] = []
-        model = build(tiny_config(), recompute=recompute)
-        keep = torch.autograd.graph.saved_tensors_hooks(
-            lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t
-        )
-        with keep:
-            plain_next_token_loss(model(tokens, boundaries), targets)
-        saved[recompute] = sum(sizes)
-    assert saved[True] < saved[False] / 2
 
 
 def test_every_parameter_gets_a_gradient() -> None:
